@@ -1,0 +1,944 @@
+import { randomUUID } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
+import type {
+  Capabilities,
+  ChatStoreBackend,
+  Key,
+  MessageRecord,
+  MigrateMode,
+  Outcome,
+  Patch,
+  Range,
+  SessionRecord,
+  Version,
+  Write,
+} from "./backend.js";
+import { decodeMessage, decodeState, encodeMessage, encodeState } from "./codec.js";
+import {
+  BackendError,
+  type ChatStoreError,
+  ClosedError,
+  DuplicateMessageError,
+  InvalidMessageError,
+  InvalidOptionsError,
+  LimitExceededError,
+  MessageNotFoundError,
+  SessionNotFoundError,
+  VersionConflictError,
+} from "./errors.js";
+import type { NewMessage, StoredMessage } from "./messages.js";
+import { OperationQueue } from "./operation-queue.js";
+import { pause, Runner, toChatStoreError } from "./runner.js";
+import { type SessionKey, sessionKey, toKey, toScope } from "./session-key.js";
+import { fromPortable, toPortable } from "./text.js";
+import { WritePromise } from "./write-promise.js";
+
+/** Sizes beyond which a write is refused before anything is written. Adjustable downwards. */
+export interface Limits {
+  /** Bytes of one encoded message. Default and maximum: 8 MiB (a photograph in base64). */
+  readonly messageBytes: number;
+  /** Messages in one `addMessages`. Default and maximum: 1,000. */
+  readonly batchMessages: number;
+  /** Bytes of one `addMessages`. Default and maximum: 12 MiB. */
+  readonly batchBytes: number;
+  /** Bytes of the entries of one `setState`. Default and maximum: 256 KiB. */
+  readonly stateBytes: number;
+}
+
+const defaultLimits: Limits = {
+  messageBytes: 8 * 1024 * 1024,
+  batchMessages: 1_000,
+  batchBytes: 12 * 1024 * 1024,
+  stateBytes: 256 * 1024,
+};
+
+const maxTitleBytes = 1_024;
+const maxPageSize = 1_000;
+/** setTimeout's own maximum. */
+const maxTimeout = 2 ** 31 - 1;
+/** Failures of dropped writes that are kept for `flush()`; an outage must not fill the memory. */
+const maxKeptFailures = 100;
+
+/** Options that every backend takes, beside its own. */
+export interface ChatStoreOptions {
+  /**
+   * Expire a session when it has not changed for this many milliseconds (G11). Default: never. Every write of this
+   * handle sets the session's expiry anew; without `ttl` a handle leaves expiry alone.
+   */
+  readonly ttl?: number | undefined;
+  /** Milliseconds after which an operation gives up, its retries included. Default: 5,000. */
+  readonly timeout?: number | undefined;
+  /** What `open()` does about the schema. `auto` (default) creates and migrates it, `check` only checks, `off` trusts. */
+  readonly migrate?: MigrateMode | undefined;
+  readonly limits?: Partial<Limits> | undefined;
+  /**
+   * Return the same handle for the same options, also after a development server's hot reload. Default: false. Needs
+   * options of plain data.
+   */
+  readonly shared?: boolean | undefined;
+  /** Hears of each failed write whose promise nobody holds. Default: a process warning. */
+  readonly onError?: ((error: ChatStoreError) => void) | undefined;
+  /** Hears of each danger that `open()` finds, for example a server that may lose data. Default: a process warning. */
+  readonly onWarning?: ((warning: string) => void) | undefined;
+}
+
+/** What a write did. */
+export interface WriteResult {
+  /** The session's version now, for a later `ifVersion`. `null`: the session does not exist. */
+  readonly version: Version | null;
+  readonly messageCount: number;
+}
+
+/** A write may name the version that the session must have. */
+export interface WriteOptions {
+  /**
+   * Write only if the session still is at this version, or, with `null`, does not exist.
+   * Otherwise {@link VersionConflictError}.
+   */
+  readonly ifVersion?: Version | null | undefined;
+}
+
+/** Which messages to read. Nothing: all of them. Results are always oldest first. */
+export interface ReadOptions {
+  /** The newest n. */
+  readonly last?: number | undefined;
+  /** Those before the message with this id, the nearest `limit` of them. */
+  readonly before?: string | undefined;
+  /** Those after the message with this id, the nearest `limit` of them. */
+  readonly after?: string | undefined;
+  /** At most so many. Without `before` or `after`: the oldest. */
+  readonly limit?: number | undefined;
+}
+
+/** A session as it is listed. Times are the engine's clock. */
+export interface SessionInfo {
+  readonly key: SessionKey;
+  readonly version: Version;
+  readonly messageCount: number;
+  readonly createdAt: Date;
+  /** Time of the last change. */
+  readonly updatedAt: Date;
+  readonly expiresAt?: Date;
+  readonly title?: string;
+}
+
+/** A session with its state. */
+export interface Session extends SessionInfo {
+  /** Small named JSON documents, each written by its owner with `setState`. */
+  readonly state: Readonly<Record<string, unknown>>;
+}
+
+/** Which sessions to list. */
+export interface ListOptions {
+  readonly tenant?: string | undefined;
+  /**
+   * With a user: newest first. `tenant` omitted then means that user's keys without a tenant. Without a user: all
+   * sessions (of the tenant, if given) in engine order.
+   */
+  readonly user?: string | undefined;
+  /** Page size, 1 to 1,000; a page may be shorter. Default: 50. */
+  readonly limit?: number | undefined;
+  /** From the page before. */
+  readonly cursor?: string | undefined;
+}
+
+/** What `importSession` writes: a whole session, with its own times. */
+export interface SessionImport<Options extends object = object> {
+  readonly messages: readonly NewMessage<Options>[];
+  readonly title?: string | undefined;
+  readonly state?: Readonly<Record<string, unknown>> | undefined;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+  readonly expiresAt?: Date | undefined;
+}
+
+/**
+ * Durable chat memory over a backend. Made by a backend's factory, for example `sqliteChatStore()`.
+ *
+ * Assignable to LlamaIndex's `BaseChatStore`, whose methods keep their names and meaning and return promises. All
+ * methods take keys made by {@link sessionKey} or `rawSessionKey`.
+ *
+ * - Calls on one session take effect in call order, even when nobody awaits them (G4).
+ * - A write resolves when it is durable (G1) and whole (G2).
+ * - A failed write rejects. When nobody holds its promise (LlamaIndex drops them), it is no unhandled rejection:
+ *   `onError` hears of it, `flush()` and `close()` throw it, later calls go on.
+ * - Every method throws `ClosedError` after `close()`, `BackendError` when the engine fails, `TimeoutError` when it does
+ *   not answer within `timeout`; all of them reject, none throws at once.
+ */
+export class ChatStore<Options extends object = object> implements AsyncDisposable {
+  readonly #backend: ChatStoreBackend;
+  readonly #runner: Runner;
+  readonly #queue = new OperationQueue();
+  readonly #ttl: number | undefined;
+  readonly #timeout: number;
+  readonly #limits: Limits;
+  readonly #onError: (error: ChatStoreError) => void;
+  #failures: ChatStoreError[] = [];
+  #closing: Promise<void> | undefined;
+  #laneNumber = 0;
+
+  constructor(backend: ChatStoreBackend, options: ChatStoreOptions = {}) {
+    this.#backend = backend;
+    this.#ttl = checkInteger("ttl", options.ttl, 1, Number.MAX_SAFE_INTEGER);
+    this.#timeout = checkInteger("timeout", options.timeout, 1, maxTimeout) ?? 5_000;
+    this.#limits = checkLimits(options.limits);
+    this.#onError =
+      options.onError ?? ((error) => warn(`A write that nobody awaits failed: ${error.message}`));
+    this.#runner = new Runner(backend, {
+      timeout: this.#timeout,
+      migrate: checkMigrate(options.migrate),
+      onWarning: options.onWarning ?? warn,
+    });
+  }
+
+  /** The backend's name, for example `sqlite`. */
+  get name(): string {
+    return this.#backend.name;
+  }
+
+  /** What the backend promises with the settings in force. */
+  get capabilities(): Capabilities {
+    return this.#backend.capabilities;
+  }
+
+  /** What `open()` found that may lose data. Empty before it. */
+  get warnings(): readonly string[] {
+    return this.#runner.warnings;
+  }
+
+  /** Whether `close()` was called. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * Connect, check the server, create or migrate the schema. Idempotent. Any operation opens lazily; calling it at
+   * start-up fails fast.
+   */
+  async open(): Promise<void> {
+    this.#refuseWhenClosed();
+    await this.#runner.run(() => Promise.resolve());
+  }
+
+  /** Append one message, or with `index` insert it: `Array.splice`'s rules, at or past the end appends. Inserting costs O(session). */
+  addMessage(key: string, message: NewMessage<Options>, index?: number): Promise<WriteResult> {
+    if (index === undefined) return this.addMessages(key, [message]);
+    return this.#write(key, (target) => {
+      const record = this.#encodeBatch([message])[0] as MessageRecord;
+      const position = checkIndex(index);
+      return this.#compareAndSet(target, undefined, { from: "start" }, (found, write, signal) => {
+        const records = found?.records ?? [];
+        const at = spliceStart(position, records.length);
+        if (at === records.length) {
+          return this.#backend.append(target, [record], undefined, write, signal);
+        }
+        return this.#backend.replace(
+          target,
+          records.toSpliced(at, 0, record),
+          undefined,
+          write,
+          signal,
+        );
+      });
+    });
+  }
+
+  /**
+   * Append a batch: whole or not at all (G2), one round trip whatever the length of the history (G12). Ids that are
+   * stored already with equal content are skipped, so repeating a call is safe (G5). An empty batch does nothing.
+   *
+   * @throws InvalidMessageError, SerializationError, LimitExceededError before anything is written;
+   *   DuplicateMessageError, VersionConflictError.
+   */
+  addMessages(
+    key: string,
+    messages: readonly NewMessage<Options>[],
+    options: WriteOptions = {},
+  ): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      const records = this.#encodeBatch(messages);
+      refuseRepeatedIds(target, records);
+      return this.#append(target, records, undefined, ifVersion);
+    });
+  }
+
+  /**
+   * Replace all messages, atomically. Title and state stay. Costs O(session); any number of messages.
+   *
+   * @throws as {@link addMessages} does. BackendError with `outcome: "unknown"` when the connection broke and it cannot
+   *   be told whether the replacement happened.
+   */
+  setMessages(
+    key: string,
+    messages: readonly NewMessage<Options>[],
+    options: WriteOptions = {},
+  ): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      const records = this.#encode(messages);
+      refuseRepeatedIds(target, records);
+      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
+        this.#backend.replace(target, records, undefined, write, signal),
+      );
+    });
+  }
+
+  /**
+   * Replace one message in place. Its id stays, its `createdAt` too unless given.
+   *
+   * @throws MessageNotFoundError, and as {@link addMessages} does.
+   */
+  updateMessage(
+    key: string,
+    id: string,
+    message: NewMessage<Options>,
+    options: WriteOptions = {},
+  ): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      if (message?.id !== undefined && message.id !== id) {
+        throw new InvalidMessageError(
+          `its id is ${JSON.stringify(message.id)}, not ${JSON.stringify(id)}: an id cannot be changed`,
+        );
+      }
+      const record = this.#encodeBatch([{ ...message, id }])[0] as MessageRecord;
+      const createdAt = message.createdAt === undefined ? null : record.createdAt;
+      const edit = {
+        op: "update",
+        id: record.id,
+        digest: record.digest,
+        data: record.data,
+        createdAt,
+      } as const;
+      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
+        this.#backend.edit(target, edit, write, signal),
+      );
+    });
+  }
+
+  /** Remove the message at a position: `Array.splice`'s rules (negative counts from the end; past the end does nothing). */
+  deleteMessage(key: string, index: number): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const position = checkIndex(index);
+      return this.#compareAndSet(target, undefined, { from: "start" }, (found, write, signal) => {
+        const records = found?.records ?? [];
+        const removed = records[spliceStart(position, records.length)];
+        return this.#backend.edit(
+          target,
+          { op: "remove", ids: removed === undefined ? [] : [removed.id] },
+          write,
+          signal,
+        );
+      });
+    });
+  }
+
+  /** Remove the newest message: undo. Does nothing in an empty session. */
+  deleteLastMessage(key: string, options: WriteOptions = {}): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      return this.#compareAndSet(
+        target,
+        ifVersion,
+        { from: "end", limit: 1 },
+        (found, write, signal) =>
+          this.#backend.edit(
+            target,
+            { op: "remove", ids: (found?.records ?? []).map((record) => record.id) },
+            write,
+            signal,
+          ),
+      );
+    });
+  }
+
+  /**
+   * Remove everything after a message: "regenerate", or "edit and resend".
+   *
+   * @throws MessageNotFoundError when the message is gone.
+   */
+  deleteMessagesAfter(key: string, id: string, options: WriteOptions = {}): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      const edit = { op: "truncateAfter", id: checkId(id) } as const;
+      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
+        this.#backend.edit(target, edit, write, signal),
+      );
+    });
+  }
+
+  /** Erase the session: messages, state and title (G14). Does nothing to an absent one. */
+  deleteMessages(key: string): Promise<WriteResult> {
+    return this.#write(key, (target) =>
+      this.#onSession(target, async () => {
+        await this.#runner.run((signal) => this.#backend.erase({ key: target }, signal));
+        return { version: null, messageCount: 0 };
+      }),
+    );
+  }
+
+  /**
+   * Merge named JSON documents into the session's state; `null` removes an entry. Entry names are letters, digits,
+   * `_` and `-`, at most 64, beginning with a letter. Creates an absent session.
+   */
+  setState(
+    key: string,
+    entries: Readonly<Record<string, unknown>>,
+    options: WriteOptions = {},
+  ): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      return this.#append(target, [], { state: this.#encodeState(entries) }, ifVersion);
+    });
+  }
+
+  /** Name the session for people; `null` removes the title. At most 1,024 bytes. Creates an absent session. */
+  setTitle(key: string, title: string | null, options: WriteOptions = {}): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const ifVersion = checkVersion(options.ifVersion);
+      return this.#append(target, [], { title: encodeTitle(title) }, ifVersion);
+    });
+  }
+
+  /**
+   * Copy messages, state and title to a session that does not exist.
+   *
+   * @param options `upTo`: id of the last message to copy. Default: all.
+   * @throws SessionNotFoundError, MessageNotFoundError; VersionConflictError when `to` exists.
+   */
+  forkSession(
+    from: string,
+    to: string,
+    options: { readonly upTo?: string | undefined } = {},
+  ): Promise<WriteResult> {
+    return this.#write(to, (target) => {
+      const source = toKey(from);
+      const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
+      const write = this.#newWrite(null);
+      return this.#queue.run(this.#lanes(source, target), () =>
+        this.#attemptWrite(target, write, async (signal) => {
+          const found = await this.#backend.read(source, { from: "start" }, signal);
+          if (found === undefined || found === "missing") throw new SessionNotFoundError(from);
+          const end = upTo === undefined ? -1 : found.records.findIndex(({ id }) => id === upTo);
+          if (upTo !== undefined && end < 0)
+            throw new MessageNotFoundError(from, [options.upTo as string]);
+          const records = upTo === undefined ? found.records : found.records.slice(0, end + 1);
+          const { title, state } = found.session;
+          return this.#backend.replace(target, records, { title, state }, write, signal);
+        }),
+      );
+    });
+  }
+
+  /**
+   * Write a whole session that does not exist yet, with its own times: for migration and import.
+   *
+   * @throws VersionConflictError when the session exists.
+   */
+  importSession(key: string, session: SessionImport<Options>): Promise<WriteResult> {
+    return this.#write(key, (target) => {
+      const records = this.#encode(session.messages);
+      refuseRepeatedIds(target, records);
+      const patch: Patch = {
+        title: encodeTitle(session.title ?? null),
+        state: this.#encodeState(session.state ?? {}),
+      };
+      const times = {
+        createdAt: checkDate("createdAt", session.createdAt),
+        updatedAt: checkDate("updatedAt", session.updatedAt),
+        expiresAt:
+          session.expiresAt === undefined ? null : checkDate("expiresAt", session.expiresAt),
+      };
+      const write = { ...this.#newWrite(null), times };
+      return this.#onSession(target, () =>
+        this.#attemptWrite(target, write, (signal) =>
+          this.#backend.replace(target, records, patch, write, signal),
+        ),
+      );
+    });
+  }
+
+  /**
+   * The messages of a session, oldest first; none when there is no such session. The newest n and a page cost their own
+   * size, whatever the length of the history (G12).
+   *
+   * @throws MessageNotFoundError when the message that `before` or `after` names is gone.
+   */
+  async getMessages(key: string, options: ReadOptions = {}): Promise<StoredMessage<Options>[]> {
+    return (await this.readSession(key, options)).messages;
+  }
+
+  /** The session without its messages; `undefined` when there is none. */
+  async getSession(key: string): Promise<Session | undefined> {
+    return (await this.readSession(key, { last: 0 })).session;
+  }
+
+  /** Session and messages of one snapshot: both belong to one version. See {@link getMessages}. */
+  async readSession(
+    key: string,
+    options: ReadOptions = {},
+  ): Promise<{ session: Session | undefined; messages: StoredMessage<Options>[] }> {
+    this.#refuseWhenClosed();
+    const target = toKey(key);
+    const range = toRange(options);
+    const found = await this.#onSession(target, () =>
+      this.#runner.run((signal) => this.#backend.read(target, range, signal)),
+    );
+    if (found === "missing") {
+      throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
+    }
+    if (found === undefined) return { session: undefined, messages: [] };
+    return {
+      session: toSession(found.session),
+      messages: found.records.map((record) => decodeMessage(record) as StoredMessage<Options>),
+    };
+  }
+
+  /** The keys of all sessions, in engine order. Holds all keys in memory: prefer {@link listSessions}. */
+  async getKeys(): Promise<IterableIterator<SessionKey>> {
+    const keys = new Set<SessionKey>();
+    let cursor: string | undefined;
+    do {
+      const page = await this.listSessions({ limit: maxPageSize, cursor });
+      for (const session of page.sessions) keys.add(session.key);
+      cursor = page.cursor;
+    } while (cursor !== undefined);
+    return keys.values();
+  }
+
+  /**
+   * One page of sessions; there are more while `cursor` is defined. A session that changes meanwhile may repeat or be
+   * missed in a user's list.
+   */
+  async listSessions(options: ListOptions): Promise<{ sessions: SessionInfo[]; cursor?: string }> {
+    this.#refuseWhenClosed();
+    const limit = checkInteger("limit", options.limit, 1, maxPageSize) ?? 50;
+    const cursor = options.cursor === undefined ? {} : { cursor: options.cursor };
+    const { user, tenant } = options;
+    if (user === undefined && tenant !== undefined) toScope({ tenant, user: "any" });
+    const query =
+      user === undefined
+        ? { limit, ...cursor, ...(tenant !== undefined && { tenant }) }
+        : { limit, ...cursor, scope: toScope({ tenant, user }) };
+    const waits = this.#queue.busy(
+      "scope" in query ? laneOfScope(sessionKey({ tenant, user: query.scope.user })) : () => true,
+    );
+    const page = await this.#queue.run({ takes: [`list ${this.#laneNumber++}`], waits }, () =>
+      this.#runner.run((signal) => this.#backend.list(query, signal)),
+    );
+    return {
+      sessions: page.sessions.map(toSessionInfo),
+      ...(page.cursor !== undefined && { cursor: page.cursor }),
+    };
+  }
+
+  /**
+   * Erase a user: all sessions, expired and orphaned data included (G14). Sessions created meanwhile are untouched.
+   * Resolves to the number of sessions erased.
+   */
+  deleteSessions(scope: {
+    readonly tenant?: string | undefined;
+    readonly user: string;
+  }): Promise<number> {
+    return WritePromise.of(
+      async () => {
+        this.#refuseWhenClosed();
+        const target = toScope(scope);
+        const lane = sessionKey(scope);
+        const waits = this.#queue.busy(laneOfScope(lane));
+        return this.#queue.run({ takes: [`user ${lane}`], waits }, () =>
+          this.#runner.run((signal) => this.#backend.erase({ scope: target }, signal)),
+        );
+      },
+      (error) => this.#dropped(error),
+    );
+  }
+
+  /** Remove expired sessions where the engine does not do it by itself. Resolves to their number. Run it from a timer. */
+  async purgeExpired(): Promise<number> {
+    this.#refuseWhenClosed();
+    return this.#queue.run({ takes: [`purge ${this.#laneNumber++}`], waits: [] }, () =>
+      this.#runner.run((signal) => this.#backend.purge(signal)),
+    );
+  }
+
+  /**
+   * Wait for the writes that this handle has queued. Throws what failed since the last call and nobody saw: the error,
+   * or an `AggregateError` of several.
+   */
+  async flush(): Promise<void> {
+    await this.#queue.drained();
+    // A failed write is heard of after its lane is free, in the same turn of the event loop.
+    await setImmediate();
+    const failures = this.#failures;
+    this.#failures = [];
+    if (failures.length === 1) throw failures[0];
+    if (failures.length > 1) {
+      throw new AggregateError(
+        failures,
+        `${failures.length} writes failed; the first: ${failures[0]?.message}`,
+      );
+    }
+  }
+
+  /**
+   * Wait for queued writes (at most `timeout`), then release only what the store opened. Idempotent. Throws what
+   * {@link flush} would, after everything is released.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** `await using store = …` closes it. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const stop = setTimeout(() => this.#runner.stop(), this.#timeout);
+    await this.#queue.drained();
+    clearTimeout(stop);
+    await this.#backend.close();
+    await this.flush();
+  }
+
+  /** Validate at once, queue, and turn every failure into a rejection that somebody hears of. */
+  #write(key: string, start: (target: Key) => Promise<WriteResult>): Promise<WriteResult> {
+    return WritePromise.of(
+      async () => {
+        this.#refuseWhenClosed();
+        return start(toKey(key));
+      },
+      (error) => this.#dropped(error),
+    );
+  }
+
+  #append(
+    target: Key,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    ifVersion: Version | null | undefined,
+  ): Promise<WriteResult> {
+    const write = this.#newWrite(ifVersion);
+    const empty = records.length === 0 && patch === undefined;
+    return this.#onSession(target, () =>
+      this.#attemptWrite(target, write, async (signal, attempt) => {
+        if (empty) {
+          const found = await this.#backend.read(target, { from: "end", limit: 0 }, signal);
+          const session = typeof found === "object" ? found.session : undefined;
+          return {
+            status: "unchanged",
+            version: session?.version ?? null,
+            messageCount: session?.messageCount ?? 0,
+          };
+        }
+        // After a first attempt an id may be stored that was fresh before.
+        const batch = attempt === 1 ? records : records.map(({ fresh, ...record }) => record);
+        return this.#backend.append(target, batch, patch, write, signal);
+      }),
+    );
+  }
+
+  /**
+   * A write that must not be repeated blindly. Without the caller's `ifVersion` it reads the version, requires it, and
+   * starts over when another writer was faster. With an attempt of unknown outcome behind it, it repeats exactly that
+   * attempt: its token or its version tells whether it happened, and when neither does, the error says so.
+   */
+  #compareAndSet(
+    target: Key,
+    ifVersion: Version | null | undefined,
+    range: Range | undefined,
+    apply: (
+      found: { readonly records: readonly MessageRecord[] } | undefined,
+      write: Write,
+      signal: AbortSignal,
+    ) => Promise<Outcome>,
+  ): Promise<WriteResult> {
+    const write = this.#newWrite(ifVersion);
+    let planned: { write: Write; found: Found } | undefined;
+    return this.#onSession(target, () =>
+      this.#attemptWrite(target, write, async (signal, _, unknown) => {
+        for (let round = 1; ; round++) {
+          if (planned === undefined || !unknown) {
+            planned = await this.#plan(target, write, range, signal);
+          }
+          const outcome = await apply(planned.found, planned.write, signal);
+          if (outcome.status !== "conflict") return outcome;
+          if (unknown) {
+            throw new BackendError(
+              `Session ${target.id} was changed by somebody else after an attempt of unknown outcome`,
+              { retryable: false, outcome: "unknown" },
+            );
+          }
+          if (ifVersion !== undefined) return outcome;
+          await pause(round, signal);
+        }
+      }),
+    );
+  }
+
+  async #plan(
+    target: Key,
+    write: Write,
+    range: Range | undefined,
+    signal: AbortSignal,
+  ): Promise<{ write: Write; found: Found }> {
+    if (range === undefined && write.ifVersion !== undefined) return { write, found: undefined };
+    const found = await this.#backend.read(target, range ?? { from: "end", limit: 0 }, signal);
+    if (found === undefined || found === "missing") {
+      return { write: { ...write, ifVersion: write.ifVersion ?? null }, found: undefined };
+    }
+    return { write: { ...write, ifVersion: write.ifVersion ?? found.session.version }, found };
+  }
+
+  #newWrite(ifVersion: Version | null | undefined): Write {
+    return {
+      next: randomUUID(),
+      ...(ifVersion !== undefined && { ifVersion }),
+      ...(this.#ttl !== undefined && { ttlMs: this.#ttl }),
+    };
+  }
+
+  async #attemptWrite(
+    target: Key,
+    write: Write,
+    attempt: (signal: AbortSignal, attempt: number, unknown: boolean) => Promise<Outcome>,
+  ): Promise<WriteResult> {
+    const outcome = await this.#runner.run(attempt);
+    switch (outcome.status) {
+      case "applied":
+      case "unchanged":
+        return { version: outcome.version, messageCount: outcome.messageCount };
+      case "conflict":
+        throw new VersionConflictError(target.id, write.ifVersion ?? null, outcome.version);
+      case "duplicate":
+        throw new DuplicateMessageError(target.id, outcome.ids.map(fromPortable), "the session");
+      case "missing":
+        throw new MessageNotFoundError(target.id, outcome.ids.map(fromPortable));
+    }
+  }
+
+  #dropped(error: unknown): void {
+    const failure = toChatStoreError(error);
+    if (this.#failures.length < maxKeptFailures) this.#failures.push(failure);
+    this.#onError(failure);
+  }
+
+  #encodeBatch(messages: readonly NewMessage[]): MessageRecord[] {
+    const { batchMessages, batchBytes } = this.#limits;
+    if (Array.isArray(messages) && messages.length > batchMessages) {
+      throw new LimitExceededError(
+        "batchMessages",
+        batchMessages,
+        messages.length,
+        "append in several calls",
+      );
+    }
+    const records = this.#encode(messages);
+    const bytes = records.reduce((sum, record) => sum + Buffer.byteLength(record.data), 0);
+    if (bytes > batchBytes) {
+      throw new LimitExceededError("batchBytes", batchBytes, bytes, "append in several calls");
+    }
+    return records;
+  }
+
+  #encode(messages: readonly NewMessage[]): MessageRecord[] {
+    if (!Array.isArray(messages)) throw new InvalidMessageError("messages is not an array");
+    const { messageBytes } = this.#limits;
+    return (messages as readonly NewMessage[]).map((message, index) => {
+      const label = `messages[${index}]`;
+      const record = encodeMessage(message, label);
+      const bytes = Buffer.byteLength(record.data);
+      if (bytes > messageBytes) {
+        throw new LimitExceededError(
+          "messageBytes",
+          messageBytes,
+          bytes,
+          `store ${label}'s media elsewhere and keep its URL`,
+        );
+      }
+      return record;
+    });
+  }
+
+  #encodeState(entries: Readonly<Record<string, unknown>>): Record<string, string | null> {
+    if (typeof entries !== "object" || entries === null) {
+      throw new InvalidOptionsError("state must be an object of named entries");
+    }
+    let bytes = 0;
+    const encoded = Object.entries(entries).map(([name, value]): [string, string | null] => {
+      if (!/^[A-Za-z][A-Za-z0-9_-]{0,63}$/.test(name)) {
+        throw new InvalidOptionsError(
+          `The state entry ${JSON.stringify(name)} has no valid name: use letters, digits, _ and -, at most 64, beginning with a letter`,
+        );
+      }
+      if (value === null) return [name, null];
+      const data = encodeState(value, name);
+      bytes += Buffer.byteLength(data);
+      return [name, data];
+    });
+    if (bytes > this.#limits.stateBytes) {
+      throw new LimitExceededError(
+        "stateBytes",
+        this.#limits.stateBytes,
+        bytes,
+        "keep large documents elsewhere",
+      );
+    }
+    return Object.fromEntries(encoded);
+  }
+
+  #onSession<T>(target: Key, operation: () => Promise<T>): Promise<T> {
+    return this.#queue.run(this.#lanes(target), operation);
+  }
+
+  #lanes(...targets: Key[]): { takes: string[]; waits: string[] } {
+    return {
+      takes: targets.map(({ id }) => id),
+      waits: targets
+        .filter(({ user }) => user !== "")
+        .map(({ tenant, user }) => `user ${sessionKey({ tenant: tenant || undefined, user })}`),
+    };
+  }
+
+  #refuseWhenClosed(): void {
+    if (this.#closing !== undefined) throw new ClosedError();
+  }
+}
+
+type Found =
+  | { readonly session: SessionRecord; readonly records: readonly MessageRecord[] }
+  | undefined;
+
+function warn(message: string): void {
+  process.emitWarning(message, "ChatstoreWarning");
+}
+
+/** The lanes of a user's sessions, and of what concerns all of them. */
+function laneOfScope(scope: string): (lane: string) => boolean {
+  return (lane) => lane === scope || lane.startsWith(`${scope}/`) || lane === `user ${scope}`;
+}
+
+function toSession(record: SessionRecord): Session {
+  const state = Object.entries(record.state).map(([name, data]) => [name, decodeState(data, name)]);
+  return { ...toSessionInfo(record), state: Object.fromEntries(state) };
+}
+
+function toSessionInfo(record: SessionRecord): SessionInfo {
+  return {
+    key: record.key as SessionKey,
+    version: record.version,
+    messageCount: record.messageCount,
+    createdAt: new Date(record.createdAt),
+    updatedAt: new Date(record.updatedAt),
+    ...(record.expiresAt !== null && { expiresAt: new Date(record.expiresAt) }),
+    ...(record.title !== null && { title: fromPortable(record.title) }),
+  };
+}
+
+function toRange(options: ReadOptions): Range {
+  const { last, before, after } = options;
+  const limit = checkInteger("limit", options.limit, 0, Number.MAX_SAFE_INTEGER);
+  const given = Object.entries({ last, before, after }).filter(([, value]) => value !== undefined);
+  if (given.length > 1 || (last !== undefined && limit !== undefined)) {
+    throw new InvalidOptionsError(
+      "Read either the `last` n, or a page `before` or `after` a message with an optional `limit`, not several at once",
+    );
+  }
+  const bound = limit === undefined ? {} : { limit };
+  if (before !== undefined) return { before: checkId(before), ...bound };
+  if (after !== undefined) return { after: checkId(after), ...bound };
+  const newest = checkInteger("last", last, 0, Number.MAX_SAFE_INTEGER);
+  return newest === undefined ? { from: "start", ...bound } : { from: "end", limit: newest };
+}
+
+function refuseRepeatedIds(target: Key, records: readonly MessageRecord[]): void {
+  const seen = new Set<string>();
+  const repeated = records.filter(({ id }) => seen.size === seen.add(id).size).map(({ id }) => id);
+  if (repeated.length > 0) {
+    throw new DuplicateMessageError(target.id, repeated.map(fromPortable), "the batch");
+  }
+}
+
+function encodeTitle(title: string | null): string | null {
+  if (title === null) return null;
+  if (typeof title !== "string") {
+    throw new InvalidOptionsError(`title is ${typeof title}; it must be a string or null`);
+  }
+  const portable = toPortable(title);
+  const bytes = Buffer.byteLength(portable);
+  if (bytes > maxTitleBytes) {
+    throw new LimitExceededError("titleBytes", maxTitleBytes, bytes, "shorten the title");
+  }
+  return portable;
+}
+
+function checkId(id: string): string {
+  if (typeof id !== "string" || id === "") {
+    throw new InvalidOptionsError("A message id must be a non-empty string");
+  }
+  return toPortable(id);
+}
+
+function checkVersion(version: Version | null | undefined): Version | null | undefined {
+  if (version === undefined || version === null || typeof version === "string") return version;
+  throw new InvalidOptionsError(
+    `ifVersion is ${typeof version}; it must be a version that a read or a write returned, or null for "must not exist"`,
+  );
+}
+
+function checkMigrate(mode: MigrateMode = "auto"): MigrateMode {
+  if (mode === "auto" || mode === "check" || mode === "off") return mode;
+  throw new InvalidOptionsError(`migrate is ${String(mode)}; it must be "auto", "check" or "off"`);
+}
+
+function checkInteger(
+  name: string,
+  value: number | undefined,
+  minimum: number,
+  maximum: number,
+): number | undefined {
+  if (value === undefined) return undefined;
+  if (!Number.isInteger(value) || value < minimum || value > maximum) {
+    throw new InvalidOptionsError(
+      `${name} is ${String(value)}; it must be a whole number from ${minimum} to ${maximum}`,
+    );
+  }
+  return value;
+}
+
+function checkLimits(limits: Partial<Limits> = {}): Limits {
+  const checked: { -readonly [Name in keyof Limits]: number } = { ...defaultLimits };
+  for (const name of Object.keys(limits)) {
+    if (!Object.hasOwn(defaultLimits, name)) {
+      throw new InvalidOptionsError(
+        `limits.${name} is unknown; known: ${Object.keys(defaultLimits).join(", ")}`,
+      );
+    }
+    const limit = name as keyof Limits;
+    checked[limit] =
+      checkInteger(`limits.${limit}`, limits[limit], 1, defaultLimits[limit]) ??
+      defaultLimits[limit];
+  }
+  return checked;
+}
+
+function checkDate(name: string, date: Date): number {
+  const time = date instanceof Date ? date.getTime() : Number.NaN;
+  if (Number.isNaN(time)) throw new InvalidOptionsError(`${name} must be a valid Date`);
+  return time;
+}
+
+/** As `Array.splice` treats its first argument. */
+function spliceStart(index: number, length: number): number {
+  return index < 0 ? Math.max(length + index, 0) : Math.min(index, length);
+}
+
+function checkIndex(index: number): number {
+  if (typeof index !== "number") {
+    throw new InvalidOptionsError(`A position must be a number, not ${typeof index}`);
+  }
+  return Number.isNaN(index) ? 0 : Math.trunc(index);
+}

@@ -1,0 +1,21 @@
+/**
+ * Durable chat memory: the contract, session keys, and what applications and backends share.
+ *
+ * @packageDocumentation
+ */
+export * from "./backend.js";
+export * from "./chat-store.js";
+export { createChatStore } from "./create.js";
+export { decodeCursor, encodeCursor } from "./cursor.js";
+export * from "./errors.js";
+export { MemoryBackend, type MemoryChatStoreOptions, memoryChatStore } from "./memory-backend.js";
+export type * from "./messages.js";
+export { type ChatStoreConfig, openChatStore } from "./open.js";
+export {
+  type ParsedSessionKey,
+  parseSessionKey,
+  rawSessionKey,
+  type SessionKey,
+  type SessionKeyParts,
+  sessionKey,
+} from "./session-key.js";

@@ -1,0 +1,39 @@
+/**
+ * LlamaIndex's message types, structurally, so that core needs no LlamaIndex to be installed. Type tests hold them
+ * against the real ones.
+ */
+
+/** Who speaks. Tool results are `user` messages with `options.toolResult`, as in LlamaIndex. */
+export type MessageRole = "user" | "assistant" | "system" | "memory" | "developer";
+
+/** One part of a multi-modal message. `data` is base64. */
+export type MessageContentPart =
+  | { type: "text"; text: string }
+  | { type: "image_url"; image_url: { url: string }; detail?: "high" | "low" | "auto" }
+  | { type: "audio" | "video" | "image" | "file"; data: string; mimeType: string };
+
+export type MessageContent = string | MessageContentPart[];
+
+/** A message as LlamaIndex has it. `Options` is the type of tool calls, tool results and provider options. */
+export interface ChatMessage<Options extends object = object> {
+  role: MessageRole;
+  content: MessageContent;
+  options?: Options | undefined;
+}
+
+/** A message that a caller gives: LlamaIndex's `ChatMessage` or `MemoryMessage`. */
+export interface NewMessage<Options extends object = object> extends ChatMessage<Options> {
+  /** Unique within the session. Default: a random UUID. A repeated id makes the append idempotent (G5). */
+  id?: string | undefined;
+  /** When it was said. Default: now, by this process's clock. */
+  createdAt?: Date | undefined;
+  /** Anything that belongs to the message and that the model does not see. */
+  annotations?: unknown[] | undefined;
+}
+
+/** A message that the store returns: assignable to LlamaIndex's `MemoryMessage`. */
+export interface StoredMessage<Options extends object = object> extends ChatMessage<Options> {
+  id: string;
+  createdAt: Date;
+  annotations?: unknown[];
+}

@@ -1,0 +1,38 @@
+/**
+ * Orders the operations of one handle (G4). A lane is a name; an operation starts when everything that was queued
+ * before it on the lanes that it waits for has settled, and later operations wait for the lanes that it takes.
+ */
+export class OperationQueue {
+  /** Of each busy lane: settles, never rejects, when its last operation has. */
+  readonly #tails = new Map<string, Promise<void>>();
+
+  run<T>(
+    lanes: { readonly takes: readonly string[]; readonly waits: readonly string[] },
+    operation: () => Promise<T>,
+  ): Promise<T> {
+    const before: Promise<void>[] = [];
+    for (const lane of [...lanes.takes, ...lanes.waits]) {
+      const tail = this.#tails.get(lane);
+      if (tail !== undefined) before.push(tail);
+    }
+    const result = before.length === 0 ? operation() : Promise.all(before).then(operation);
+    const release = () => {
+      for (const lane of lanes.takes) {
+        if (this.#tails.get(lane) === settled) this.#tails.delete(lane);
+      }
+    };
+    const settled = result.then(release, release);
+    for (const lane of lanes.takes) this.#tails.set(lane, settled);
+    return result;
+  }
+
+  /** The busy lanes whose name passes. */
+  busy(test: (lane: string) => boolean): string[] {
+    return [...this.#tails.keys()].filter(test);
+  }
+
+  /** Settles when everything that is queued now has. */
+  async drained(): Promise<void> {
+    await Promise.all(this.#tails.values());
+  }
+}

@@ -1,0 +1,157 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { ChatStoreBackend, MigrateMode } from "./backend.js";
+import { BackendError, ChatStoreError, ClosedError, TimeoutError } from "./errors.js";
+
+/** Milliseconds before the second attempt; doubled for each further one, up to the maximum, with jitter. */
+const firstPause = 10;
+const longestPause = 500;
+
+/**
+ * One attempt at an operation.
+ *
+ * @param attempt Its number, from 1.
+ * @param unknown Whether an earlier attempt may have taken effect.
+ */
+export type Attempt<T> = (signal: AbortSignal, attempt: number, unknown: boolean) => Promise<T>;
+
+/** Runs operations on a backend: opens it lazily, repeats what failed in passing, and gives up after `timeout`. */
+export class Runner {
+  readonly #backend: ChatStoreBackend;
+  readonly #options: {
+    readonly timeout: number;
+    readonly migrate: MigrateMode;
+    readonly onWarning: (warning: string) => void;
+  };
+  readonly #running = new Set<AbortController>();
+  #opening: Promise<void> | undefined;
+  #stopped = false;
+  #warnings: readonly string[] = [];
+
+  constructor(
+    backend: ChatStoreBackend,
+    options: {
+      readonly timeout: number;
+      readonly migrate: MigrateMode;
+      readonly onWarning: (warning: string) => void;
+    },
+  ) {
+    this.#backend = backend;
+    this.#options = options;
+  }
+
+  get warnings(): readonly string[] {
+    return this.#warnings;
+  }
+
+  /** Make every operation that still runs, or starts later, reject with `ClosedError`. */
+  stop(): void {
+    this.#stopped = true;
+    for (const controller of this.#running) controller.abort();
+  }
+
+  /**
+   * @throws the backend's error when it is not retryable; `BackendError` or `TimeoutError` after `timeout`, whose
+   *   `outcome` covers all attempts.
+   */
+  async run<T>(operation: Attempt<T>): Promise<T> {
+    const { timeout } = this.#options;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const timer = setTimeout(() => controller.abort(), timeout);
+    this.#running.add(controller);
+    let unknown = false;
+    let failure: BackendError | undefined;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        if (this.#stopped) throw new ClosedError();
+        let begun = false;
+        try {
+          return await unlessAborted(signal, async () => {
+            await this.#open(signal);
+            begun = true;
+            return operation(signal, attempt, unknown);
+          });
+        } catch (error) {
+          if (this.#stopped) throw new ClosedError({ cause: error });
+          if (signal.aborted && !(error instanceof ChatStoreError)) {
+            failure ??= new TimeoutError(
+              `${this.#backend.name} did not answer within ${timeout} ms`,
+              {
+                outcome: "not-applied",
+              },
+            );
+            throw withOutcome(failure, begun || unknown);
+          }
+          if (!(error instanceof BackendError)) throw toChatStoreError(error);
+          unknown ||= begun && error.outcome === "unknown";
+          failure = error;
+          if (!failure.retryable || signal.aborted) throw withOutcome(failure, unknown);
+        }
+        await pause(attempt, signal);
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#running.delete(controller);
+    }
+  }
+
+  #open(signal: AbortSignal): Promise<void> {
+    this.#opening ??= this.#backend.open({ migrate: this.#options.migrate, signal }).then(
+      ({ warnings }) => {
+        this.#warnings = warnings;
+        for (const warning of warnings) this.#options.onWarning(warning);
+      },
+      (error: unknown) => {
+        this.#opening = undefined;
+        throw error;
+      },
+    );
+    return this.#opening;
+  }
+}
+
+/** Wait before the next attempt, with jitter so that competitors do not meet again; ends at once when aborted. */
+export async function pause(attempt: number, signal: AbortSignal): Promise<void> {
+  const longest = Math.min(firstPause * 2 ** (attempt - 1), longestPause);
+  await delay(longest * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+}
+
+/** Whatever was thrown, as a `ChatStoreError`. */
+export function toChatStoreError(error: unknown): ChatStoreError {
+  if (error instanceof ChatStoreError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new BackendError(`The backend failed: ${message}`, {
+    retryable: false,
+    outcome: "unknown",
+    cause: error,
+  });
+}
+
+function withOutcome(failure: BackendError, unknown: boolean): BackendError {
+  const outcome = unknown ? "unknown" : failure.outcome;
+  if (outcome === failure.outcome) return failure;
+  if (failure instanceof TimeoutError) {
+    return new TimeoutError(failure.message, { outcome, cause: failure.cause });
+  }
+  return new BackendError(failure.message, {
+    retryable: failure.retryable,
+    outcome,
+    cause: failure,
+  });
+}
+
+/** Rejects when the signal aborts, also while the operation does not notice. */
+function unlessAborted<T>(signal: AbortSignal, operation: () => Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    // A backend that does notice knows more than "aborted": its error gets a turn of the event loop to arrive first.
+    const abort = () => setImmediate(() => reject(signal.reason));
+    if (signal.aborted) {
+      abort();
+      return;
+    }
+    signal.addEventListener("abort", abort, { once: true });
+    operation()
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener("abort", abort));
+  });
+}
