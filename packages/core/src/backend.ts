@@ -141,8 +141,8 @@ export type MigrateMode = "auto" | "check" | "off";
  * The nine methods of a backend.
  *
  * - An expired session is absent, in every method, swept or not. The engine's clock judges, never this process's.
- * - A failing engine is a thrown `BackendError { retryable, outcome }` (see {@link FailureOutcome}); damaged or newer
- *   data is a `CorruptSessionError` or `UnsupportedFormatError`; everything else is an {@link Outcome}.
+ * - A failing engine is a thrown `BackendError { retryable, outcome }` (see {@link FailureOutcome}; of `open`, `read` and
+ *   `list` always `not-applied`); damaged or newer data is a `CorruptSessionError` or `UnsupportedFormatError`; everything else is an {@link Outcome}.
  * - A method settles soon after its `signal` aborts.
  * - Calls come concurrently. Calls on one session of one handle never overlap.
  */

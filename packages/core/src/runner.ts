@@ -63,7 +63,7 @@ export class Runner {
     let failure: BackendError | undefined;
     try {
       for (let attempt = 1; ; attempt++) {
-        if (this.#stopped) throw new ClosedError();
+        this.#refuseWhenStopped();
         let begun = false;
         try {
           return await unlessAborted(signal, async () => {
@@ -72,7 +72,7 @@ export class Runner {
             return operation(signal, attempt, unknown);
           });
         } catch (error) {
-          if (this.#stopped) throw new ClosedError({ cause: error });
+          this.#refuseWhenStopped(error);
           if (signal.aborted && !(error instanceof ChatStoreError)) {
             failure ??= new TimeoutError(
               `${this.#backend.name} did not answer within ${timeout} ms`,
@@ -93,6 +93,10 @@ export class Runner {
       clearTimeout(timer);
       this.#running.delete(controller);
     }
+  }
+
+  #refuseWhenStopped(cause?: unknown): void {
+    if (this.#stopped) throw new ClosedError({ cause });
   }
 
   #open(signal: AbortSignal): Promise<void> {

@@ -1,0 +1,265 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import {
+  BackendError,
+  ChatStore,
+  type ChatStoreBackend,
+  type ChatStoreOptions,
+  ClosedError,
+  type FailureOutcome,
+  InvalidOptionsError,
+  MemoryBackend,
+  memoryChatStore,
+  openChatStore,
+  redact,
+  sessionKey,
+  TimeoutError,
+} from "../src/index.ts";
+
+const key = sessionKey({ user: "alice" });
+const say = (content: string) => ({ role: "user" as const, content });
+
+interface Fault {
+  outcome: FailureOutcome;
+  retryable: boolean;
+  applied: boolean;
+}
+
+/** A memory store whose backend fails as told, before or after the operation took effect. */
+function faulty(options: ChatStoreOptions = {}) {
+  const faults: (Fault | undefined)[] = [];
+  const calls: string[] = [];
+  const backend = new MemoryBackend();
+  const failing = new Proxy(backend, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member !== "function") return member;
+      return async (...args: unknown[]) => {
+        const fault = name === "open" || name === "close" ? undefined : faults.shift();
+        calls.push(String(name));
+        if (fault === undefined) return member.apply(target, args);
+        if (fault.applied) await member.apply(target, args);
+        throw new BackendError("the line is down", fault);
+      };
+    },
+  }) as ChatStoreBackend;
+  return { store: new ChatStore(failing, options), faults, calls };
+}
+
+describe("a failing engine", () => {
+  test("an append whose answer was lost is repeated and lands once", async () => {
+    const { store, faults } = faulty();
+    faults.push({ outcome: "unknown", retryable: true, applied: true });
+    faults.push({ outcome: "unknown", retryable: true, applied: false });
+    expect((await store.addMessages(key, [say("a"), say("b")])).messageCount).toBe(2);
+    expect((await store.getMessages(key)).map((message) => message.content)).toEqual(["a", "b"]);
+  });
+
+  test("a replacement whose answer was lost is recognised by its version, not done again", async () => {
+    const { store, faults, calls } = faulty();
+    await store.addMessages(key, [say("a")]);
+    faults.push(undefined, { outcome: "unknown", retryable: true, applied: true });
+    calls.length = 0;
+    expect((await store.setMessages(key, [say("z")])).messageCount).toBe(1);
+    expect(calls).toEqual(["read", "replace", "replace"]);
+  });
+
+  test("when nobody can tell whether a replacement happened, the error says so", async () => {
+    const { store, faults } = faulty();
+    const backend = new MemoryBackend("contended");
+    const other = new ChatStore(new MemoryBackend("contended"));
+    const raced = new ChatStore(
+      new Proxy(backend, {
+        get(target, name) {
+          const member: unknown = Reflect.get(target, name, target);
+          if (name !== "replace" || faults.length === 0) {
+            return typeof member === "function" ? member.bind(target) : member;
+          }
+          return async (...args: Parameters<MemoryBackend["replace"]>) => {
+            faults.pop();
+            await target.replace(...args);
+            await other.addMessage(key, say("meanwhile"));
+            throw new BackendError("cut", { retryable: true, outcome: "unknown" });
+          };
+        },
+      }) as ChatStoreBackend,
+    );
+    faults.push({ outcome: "unknown", retryable: true, applied: true });
+    await expect(raced.setMessages(key, [say("z")])).rejects.toMatchObject({
+      code: "BACKEND",
+      outcome: "unknown",
+    });
+    expect((await other.getMessages(key)).map((message) => message.content)).toEqual([
+      "z",
+      "meanwhile",
+    ]);
+    await store.close();
+  });
+
+  test("what is not retryable is thrown at once, with its cause", async () => {
+    const { store, faults, calls } = faulty();
+    faults.push({ outcome: "not-applied", retryable: false, applied: false });
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({
+      code: "BACKEND",
+      outcome: "not-applied",
+      retryable: false,
+    });
+    expect(calls).toEqual(["open", "append"]);
+  });
+
+  test("an outage ends within `timeout`, and the store goes on after it", async () => {
+    const { store, faults } = faulty({ timeout: 200 });
+    for (let i = 0; i < 1_000; i++)
+      faults.push({ outcome: "not-applied", retryable: true, applied: false });
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({
+      code: "BACKEND",
+      outcome: "not-applied",
+      retryable: true,
+    });
+    faults.length = 0;
+    expect((await store.addMessage(key, say("b"))).messageCount).toBe(1);
+  });
+
+  test("a backend that never answers is a TimeoutError of unknown outcome", async () => {
+    const backend = new MemoryBackend();
+    backend.append = () => new Promise(() => {});
+    const store = new ChatStore(backend, { timeout: 50 });
+    await expect(store.addMessage(key, say("a"))).rejects.toThrow(TimeoutError);
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({ outcome: "unknown" });
+  });
+
+  test("a backend that cannot open is a TimeoutError that wrote nothing", async () => {
+    const backend = new MemoryBackend();
+    backend.open = () => new Promise(() => {});
+    const store = new ChatStore(backend, { timeout: 50 });
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({
+      code: "TIMEOUT",
+      outcome: "not-applied",
+    });
+  });
+});
+
+describe("a write that nobody awaits", () => {
+  test("reports its failure to onError and flush, once, and later calls go on", async () => {
+    const onError = vi.fn();
+    const store = memoryChatStore({ onError });
+    const unhandled = vi.fn();
+    process.on("unhandledRejection", unhandled);
+    onTestFinished(() => void process.off("unhandledRejection", unhandled));
+    void store.addMessage("chat_history", say("lost"));
+    void store.addMessage(key, say("kept"));
+    await expect(store.flush()).rejects.toMatchObject({ code: "INVALID_SESSION_KEY" });
+    await store.flush();
+    await delay(10);
+    expect(onError).toHaveBeenCalledTimes(1);
+    expect(unhandled).not.toHaveBeenCalled();
+    expect((await store.getMessages(key)).length).toBe(1);
+  });
+
+  test("several failures come as an AggregateError", async () => {
+    const store = memoryChatStore({ onError: () => {} });
+    void store.addMessage("a", say("x"));
+    void store.addMessage("b", say("x"));
+    await expect(store.close()).rejects.toThrow(AggregateError);
+  });
+
+  test("a failure that somebody handled is not reported a second time", async () => {
+    const onError = vi.fn();
+    const store = memoryChatStore({ onError });
+    await expect(store.addMessages(key, [say("x")], { ifVersion: "never" })).rejects.toThrow(
+      /absent/,
+    );
+    await store.close();
+    expect(onError).not.toHaveBeenCalled();
+  });
+
+  test("by default a failure is a process warning", async () => {
+    const warned = new Promise<Error>((resolve) => process.once("warning", resolve));
+    void memoryChatStore().addMessage("chat_history", say("lost"));
+    expect(await warned).toMatchObject({ name: "ChatstoreWarning", message: /chat_history/ });
+  });
+});
+
+describe("closing", () => {
+  test("does not hang on an engine that does not answer", async () => {
+    const backend = new MemoryBackend();
+    const store = new ChatStore(backend, { timeout: 100, onError: () => {} });
+    await store.open();
+    backend.append = () => new Promise(() => {});
+    for (let i = 0; i < 20; i++) void store.addMessage(key, say("a"));
+    const error = await store.close().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(AggregateError);
+    expect((error as AggregateError).errors.at(-1)).toBeInstanceOf(ClosedError);
+  });
+});
+
+describe("options", () => {
+  test.each([
+    { ttl: 0 },
+    { ttl: 1.5 },
+    { ttl: "1d" },
+    { timeout: -1 },
+    { timeout: Number.POSITIVE_INFINITY },
+    { migrate: "yes" },
+    { limits: { messageBytes: 2 ** 30 } },
+    { limits: { mesageBytes: 10 } },
+  ])("refuses %j", (options) => {
+    expect(() => memoryChatStore(options as ChatStoreOptions)).toThrow(InvalidOptionsError);
+  });
+
+  test("shared: one handle per set of options, and a new one after it was closed", async () => {
+    const one = memoryChatStore({ shared: true, ttl: 1_000 });
+    expect(memoryChatStore({ shared: true, ttl: 1_000 })).toBe(one);
+    expect(memoryChatStore({ shared: true, ttl: 2_000 })).not.toBe(one);
+    expect(memoryChatStore({ ttl: 1_000 })).not.toBe(one);
+    await one.close();
+    expect(memoryChatStore({ shared: true, ttl: 1_000 })).not.toBe(one);
+    expect(() => memoryChatStore({ shared: true, client: new Map() } as ChatStoreOptions)).toThrow(
+      /plain data/,
+    );
+  });
+});
+
+describe("openChatStore", () => {
+  test("opens by URL, by configuration, and by CHATSTORE_URL", async () => {
+    const one = await openChatStore("memory:shelf");
+    await one.addMessage(key, say("kept"));
+    const other = await openChatStore({ backend: "memory", name: "shelf", ttl: 60_000 });
+    expect(await other.getMessages(key)).toHaveLength(1);
+    vi.stubEnv("CHATSTORE_URL", "memory:shelf");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    expect(await (await openChatStore()).getMessages(key)).toHaveLength(1);
+  });
+
+  test("says what is wrong, and what to do", async () => {
+    vi.stubEnv("CHATSTORE_URL", "");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    await expect(openChatStore()).rejects.toThrow(/Set CHATSTORE_URL/);
+    await expect(openChatStore("mysql://me:secret@host/db")).rejects.toThrow(
+      /Known schemes: .*sqlite:/,
+    );
+    await expect(openChatStore("mysql://me:secret@host/db")).rejects.not.toThrow(/secret/);
+    await expect(openChatStore({})).rejects.toThrow(InvalidOptionsError);
+    await expect(openChatStore("redis://localhost")).rejects.toMatchObject({
+      code: "BACKEND_NOT_INSTALLED",
+      message: expect.stringContaining("npm install @chatstore/redis"),
+    });
+    await expect(openChatStore({ backend: "my-chatstore-dynamo" })).rejects.toThrow(
+      "npm install my-chatstore-dynamo",
+    );
+    await expect(openChatStore({ backend: "./nowhere.js" })).rejects.toThrow(/no backend module/);
+    await expect(openChatStore({ backend: "fast-check" })).rejects.toThrow(/default export/);
+  });
+});
+
+test("no password survives in an error's message", () => {
+  const error = new BackendError(
+    "connect redis://me:s%40cret@host:6379 failed, postgres://u:p@ss@h",
+    {
+      retryable: true,
+      outcome: "not-applied",
+    },
+  );
+  expect(error.message).toBe("connect redis://***@host:6379 failed, postgres://***@h");
+  expect(redact("nothing to hide: a@b.c")).toBe("nothing to hide: a@b.c");
+});
