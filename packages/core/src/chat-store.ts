@@ -1,17 +1,18 @@
 import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
-import type {
-  Capabilities,
-  ChatStoreBackend,
-  Key,
-  MessageRecord,
-  MigrateMode,
-  Outcome,
-  Patch,
-  Range,
-  SessionRecord,
-  Version,
-  Write,
+import {
+  type Capabilities,
+  type ChatStoreBackend,
+  type Key,
+  type MessageRecord,
+  type MigrateMode,
+  type Outcome,
+  type Patch,
+  type Range,
+  type SessionRecord,
+  unchanged,
+  type Version,
+  type Write,
 } from "./backend.js";
 import { decodeMessage, decodeState, encodeMessage, encodeState } from "./codec.js";
 import {
@@ -27,8 +28,8 @@ import {
   VersionConflictError,
 } from "./errors.js";
 import type { NewMessage, StoredMessage } from "./messages.js";
-import { OperationQueue } from "./operation-queue.js";
-import { pause, Runner, toChatStoreError } from "./runner.js";
+import { type Lanes, OperationQueue } from "./operation-queue.js";
+import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope } from "./session-key.js";
 import { fromPortable, toPortable } from "./text.js";
 import { WritePromise } from "./write-promise.js";
@@ -66,7 +67,10 @@ export interface ChatStoreOptions {
    * handle sets the session's expiry anew; without `ttl` a handle leaves expiry alone.
    */
   readonly ttl?: number | undefined;
-  /** Milliseconds after which an operation gives up, its retries included. Default: 5,000. */
+  /**
+   * Milliseconds after which an operation gives up, its retries and its place in the queue included. Default: 5,000. While
+   * the engine answers, an operation does not time out for those queued before it.
+   */
   readonly timeout?: number | undefined;
   /** What `open()` does about the schema. `auto` (default) creates and migrates it, `check` only checks, `off` trusts. */
   readonly migrate?: MigrateMode | undefined;
@@ -217,7 +221,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    */
   async open(): Promise<void> {
     this.#refuseWhenClosed();
-    await this.#runner.run(() => Promise.resolve());
+    await this.#runner.run(() => Promise.resolve(), performance.now());
   }
 
   /** Append one message, or with `index` insert it: `Array.splice`'s rules, at or past the end appends. Inserting costs O(session). */
@@ -370,12 +374,12 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   /** Erase the session: messages, state and title (G14). Does nothing to an absent one. */
   deleteMessages(key: string): Promise<WriteResult> {
-    return this.#write(key, (target) =>
-      this.#onSession(target, async () => {
-        await this.#runner.run((signal) => this.#backend.erase({ key: target }, signal));
-        return { version: null, messageCount: 0 };
-      }),
-    );
+    return this.#write(key, async (target) => {
+      await this.#run(this.#lanes(target), (signal) =>
+        this.#backend.erase({ key: target }, signal),
+      );
+      return { version: null, messageCount: 0 };
+    });
   }
 
   /**
@@ -416,18 +420,17 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       const source = toKey(from);
       const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
       const write = this.#newWrite(null);
-      return this.#queue.run(this.#lanes(source, target), () =>
-        this.#attemptWrite(target, write, async (signal) => {
-          const found = await this.#backend.read(source, { from: "start" }, signal);
-          if (found === undefined || found === "missing") throw new SessionNotFoundError(from);
-          const end = upTo === undefined ? -1 : found.records.findIndex(({ id }) => id === upTo);
-          if (upTo !== undefined && end < 0)
-            throw new MessageNotFoundError(from, [options.upTo as string]);
-          const records = upTo === undefined ? found.records : found.records.slice(0, end + 1);
-          const { title, state } = found.session;
-          return this.#backend.replace(target, records, { title, state }, write, signal);
-        }),
-      );
+      const copy: Attempt<Outcome> = async (signal) => {
+        const found = await this.#backend.read(source, { from: "start" }, signal);
+        if (found === undefined || found === "missing") throw new SessionNotFoundError(from);
+        const end = upTo === undefined ? -1 : found.records.findIndex(({ id }) => id === upTo);
+        if (upTo !== undefined && end < 0)
+          throw new MessageNotFoundError(from, [fromPortable(upTo)]);
+        const records = upTo === undefined ? found.records : found.records.slice(0, end + 1);
+        const { title, state } = found.session;
+        return this.#backend.replace(target, records, { title, state }, write, signal);
+      };
+      return this.#runWrite(target, write, copy, this.#lanes(source, target));
     });
   }
 
@@ -451,10 +454,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
           session.expiresAt === undefined ? null : checkDate("expiresAt", session.expiresAt),
       };
       const write = { ...this.#newWrite(null), times };
-      return this.#onSession(target, () =>
-        this.#attemptWrite(target, write, (signal) =>
-          this.#backend.replace(target, records, patch, write, signal),
-        ),
+      return this.#runWrite(target, write, (signal) =>
+        this.#backend.replace(target, records, patch, write, signal),
       );
     });
   }
@@ -482,8 +483,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     this.#refuseWhenClosed();
     const target = toKey(key);
     const range = toRange(options);
-    const found = await this.#onSession(target, () =>
-      this.#runner.run((signal) => this.#backend.read(target, range, signal)),
+    const found = await this.#run(this.#lanes(target), (signal) =>
+      this.#backend.read(target, range, signal),
     );
     if (found === "missing") {
       throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
@@ -524,8 +525,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     const waits = this.#queue.busy(
       "scope" in query ? laneOfScope(sessionKey({ tenant, user: query.scope.user })) : () => true,
     );
-    const page = await this.#queue.run({ takes: [`list ${this.#laneNumber++}`], waits }, () =>
-      this.#runner.run((signal) => this.#backend.list(query, signal)),
+    const page = await this.#run({ takes: [`list ${this.#laneNumber++}`], waits }, (signal) =>
+      this.#backend.list(query, signal),
     );
     return {
       sessions: page.sessions.map(toSessionInfo),
@@ -547,8 +548,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
         const target = toScope(scope);
         const lane = sessionKey(scope);
         const waits = this.#queue.busy(laneOfScope(lane));
-        return this.#queue.run({ takes: [`user ${lane}`], waits }, () =>
-          this.#runner.run((signal) => this.#backend.erase({ scope: target }, signal)),
+        return this.#run({ takes: [`user ${lane}`], waits }, (signal) =>
+          this.#backend.erase({ scope: target }, signal),
         );
       },
       (error) => this.#dropped(error),
@@ -558,8 +559,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   /** Remove expired sessions where the engine does not do it by itself. Resolves to their number. Run it from a timer. */
   async purgeExpired(): Promise<number> {
     this.#refuseWhenClosed();
-    return this.#queue.run({ takes: [`purge ${this.#laneNumber++}`], waits: [] }, () =>
-      this.#runner.run((signal) => this.#backend.purge(signal)),
+    return this.#run({ takes: [`purge ${this.#laneNumber++}`], waits: [] }, (signal) =>
+      this.#backend.purge(signal),
     );
   }
 
@@ -623,22 +624,15 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   ): Promise<WriteResult> {
     const write = this.#newWrite(ifVersion);
     const empty = records.length === 0 && patch === undefined;
-    return this.#onSession(target, () =>
-      this.#attemptWrite(target, write, async (signal, attempt) => {
-        if (empty) {
-          const found = await this.#backend.read(target, { from: "end", limit: 0 }, signal);
-          const session = typeof found === "object" ? found.session : undefined;
-          return {
-            status: "unchanged",
-            version: session?.version ?? null,
-            messageCount: session?.messageCount ?? 0,
-          };
-        }
-        // After a first attempt an id may be stored that was fresh before.
-        const batch = attempt === 1 ? records : records.map(({ fresh, ...record }) => record);
-        return this.#backend.append(target, batch, patch, write, signal);
-      }),
-    );
+    return this.#runWrite(target, write, async (signal, attempt) => {
+      if (empty) {
+        const found = await this.#backend.read(target, { from: "end", limit: 0 }, signal);
+        return unchanged(typeof found === "object" ? found.session : undefined);
+      }
+      // After a first attempt an id may be stored that was fresh before.
+      const batch = attempt === 1 ? records : records.map(({ fresh, ...record }) => record);
+      return this.#backend.append(target, batch, patch, write, signal);
+    });
   }
 
   /**
@@ -658,25 +652,24 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   ): Promise<WriteResult> {
     const write = this.#newWrite(ifVersion);
     let planned: { write: Write; found: Found } | undefined;
-    return this.#onSession(target, () =>
-      this.#attemptWrite(target, write, async (signal, _, unknown) => {
-        for (let round = 1; ; round++) {
-          if (planned === undefined || !unknown) {
-            planned = await this.#plan(target, write, range, signal);
-          }
-          const outcome = await apply(planned.found, planned.write, signal);
-          if (outcome.status !== "conflict") return outcome;
-          if (unknown) {
-            throw new BackendError(
-              `Session ${target.id} was changed by somebody else after an attempt of unknown outcome`,
-              { retryable: false, outcome: "unknown" },
-            );
-          }
-          if (ifVersion !== undefined) return outcome;
-          await pause(round, signal);
+    return this.#runWrite(target, write, async (signal, _, unknown) => {
+      for (let round = 1; ; round++) {
+        if (planned === undefined || !unknown) {
+          planned = await this.#plan(target, write, range, signal);
         }
-      }),
-    );
+        const outcome = await apply(planned.found, planned.write, signal);
+        if (outcome.status !== "conflict") return outcome;
+        if (unknown) {
+          throw new BackendError(
+            `Session ${target.id} was changed by somebody else after an attempt of unknown outcome`,
+            { retryable: false, outcome: "unknown" },
+          );
+        }
+        if (ifVersion !== undefined) return outcome;
+        await pause(round, signal);
+        signal.throwIfAborted();
+      }
+    });
   }
 
   async #plan(
@@ -701,12 +694,13 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     };
   }
 
-  async #attemptWrite(
+  async #runWrite(
     target: Key,
     write: Write,
-    attempt: (signal: AbortSignal, attempt: number, unknown: boolean) => Promise<Outcome>,
+    attempt: Attempt<Outcome>,
+    lanes = this.#lanes(target),
   ): Promise<WriteResult> {
-    const outcome = await this.#runner.run(attempt);
+    const outcome = await this.#run(lanes, attempt);
     switch (outcome.status) {
       case "applied":
       case "unchanged":
@@ -790,11 +784,12 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     return Object.fromEntries(encoded);
   }
 
-  #onSession<T>(target: Key, operation: () => Promise<T>): Promise<T> {
-    return this.#queue.run(this.#lanes(target), operation);
+  #run<T>(lanes: Lanes, attempt: Attempt<T>): Promise<T> {
+    const issued = performance.now();
+    return this.#queue.run(lanes, () => this.#runner.run(attempt, issued));
   }
 
-  #lanes(...targets: Key[]): { takes: string[]; waits: string[] } {
+  #lanes(...targets: Key[]): Lanes {
     return {
       takes: targets.map(({ id }) => id),
       waits: targets

@@ -1,15 +1,15 @@
-/**
- * Orders the operations of one handle (G4). A lane is a name; an operation starts when everything that was queued
- * before it on the lanes that it waits for has settled, and later operations wait for the lanes that it takes.
- */
+/** Names of lanes. An operation waits for both kinds, and later operations wait for the ones that it takes. */
+export interface Lanes {
+  readonly takes: readonly string[];
+  readonly waits: readonly string[];
+}
+
+/** Orders the operations of one handle (G4): one starts when all that were queued before it on its lanes have settled. */
 export class OperationQueue {
   /** Of each busy lane: settles, never rejects, when its last operation has. */
   readonly #tails = new Map<string, Promise<void>>();
 
-  run<T>(
-    lanes: { readonly takes: readonly string[]; readonly waits: readonly string[] },
-    operation: () => Promise<T>,
-  ): Promise<T> {
+  run<T>(lanes: Lanes, operation: () => Promise<T>): Promise<T> {
     const before: Promise<void>[] = [];
     for (const lane of [...lanes.takes, ...lanes.waits]) {
       const tail = this.#tails.get(lane);

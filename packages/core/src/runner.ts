@@ -25,6 +25,8 @@ export class Runner {
   readonly #running = new Set<AbortController>();
   #opening: Promise<void> | undefined;
   #stopped = false;
+  /** When an operation last came to an end, by `performance.now()`: the engine answered. */
+  #answered = 0;
   #warnings: readonly string[] = [];
 
   constructor(
@@ -50,14 +52,18 @@ export class Runner {
   }
 
   /**
+   * @param issued When the caller asked for it, by `performance.now()`. The time until `timeout` counts from then, or from
+   *   the engine's last answer: a long queue does not time out on an engine that works, and fails as a whole, not one by
+   *   one, on an engine that is away.
    * @throws the backend's error when it is not retryable; `BackendError` or `TimeoutError` after `timeout`, whose
    *   `outcome` covers all attempts.
    */
-  async run<T>(operation: Attempt<T>): Promise<T> {
+  async run<T>(operation: Attempt<T>, issued: number): Promise<T> {
     const { timeout } = this.#options;
     const controller = new AbortController();
     const { signal } = controller;
-    const timer = setTimeout(() => controller.abort(), timeout);
+    const deadline = Math.max(issued, this.#answered) + timeout;
+    const timer = setTimeout(() => controller.abort(), deadline - performance.now());
     this.#running.add(controller);
     let unknown = false;
     let failure: BackendError | undefined;
@@ -66,11 +72,13 @@ export class Runner {
         this.#refuseWhenStopped();
         let begun = false;
         try {
-          return await unlessAborted(signal, async () => {
+          const result = await unlessAborted(signal, async () => {
             await this.#open(signal);
             begun = true;
             return operation(signal, attempt, unknown);
           });
+          this.#answered = performance.now();
+          return result;
         } catch (error) {
           this.#refuseWhenStopped(error);
           if (signal.aborted && !(error instanceof ChatStoreError)) {

@@ -120,6 +120,30 @@ describe("a failing engine", () => {
     expect((await store.addMessage(key, say("b"))).messageCount).toBe(1);
   });
 
+  test("a queue of writes fails within `timeout` as a whole, not one after the other", async () => {
+    const { store, faults } = faulty({ timeout: 200 });
+    for (let i = 0; i < 10_000; i++) {
+      faults.push({ outcome: "not-applied", retryable: true, applied: false });
+    }
+    const began = performance.now();
+    const writes = Array.from({ length: 50 }, () => store.addMessage(key, say("a")));
+    const results = await Promise.allSettled(writes);
+    expect(results.every(({ status }) => status === "rejected")).toBe(true);
+    expect(performance.now() - began).toBeLessThan(5_000); // one by one it would be 10 s
+  });
+
+  test("a long queue does not time out while the engine answers", async () => {
+    const backend = new MemoryBackend();
+    const append = backend.append.bind(backend);
+    backend.append = async (...args) => {
+      await delay(20);
+      return append(...args);
+    };
+    const store = new ChatStore(backend, { timeout: 500 });
+    const writes = Array.from({ length: 50 }, () => store.addMessage(key, say("a")));
+    expect((await Promise.all(writes)).at(-1)?.messageCount).toBe(50);
+  });
+
   test("a backend that never answers is a TimeoutError of unknown outcome", async () => {
     const backend = new MemoryBackend();
     backend.append = () => new Promise(() => {});
