@@ -1,0 +1,122 @@
+/** What runs beside a store, in its process, because a call at a time through the parent would be too slow or too kind. */
+import { setTimeout as delay } from "node:timers/promises";
+import type { ChatStore } from "../chat-store.js";
+import { batchOf, brokenBatches } from "./messages.js";
+import type { Method } from "./remote.js";
+import { callStore } from "./remote.js";
+
+type Emit = (value: unknown) => void;
+export type Routine = (store: ChatStore, args: unknown, emit: Emit) => Promise<unknown>;
+
+export interface Acknowledged {
+  readonly key: string;
+  readonly batch: string;
+  readonly messageCount: number;
+}
+
+export const routines = {
+  /** Append numbered batches to a session, one after another. Emits an {@link Acknowledged} for each. */
+  async append(
+    store: ChatStore,
+    args: {
+      readonly key: string;
+      readonly label: string;
+      readonly batches: number;
+      readonly size: number;
+      readonly text?: string;
+    },
+    emit: Emit,
+  ): Promise<void> {
+    const { key, label, batches, size, text } = args;
+    for (let number = 0; number < batches; number++) {
+      const batch = `${label}-${number}`;
+      const { messageCount } = await store.addMessages(key, batchOf(batch, size, text));
+      emit({ key, batch, messageCount } satisfies Acknowledged);
+    }
+  },
+
+  /** Page through a session with `after`, as a subscriber does, until `total` messages were seen. Returns their ids. */
+  async follow(
+    store: ChatStore,
+    args: { readonly key: string; readonly total: number; readonly limit: number },
+  ): Promise<string[]> {
+    const seen: string[] = [];
+    const deadline = Date.now() + 60_000;
+    while (seen.length < args.total && Date.now() < deadline) {
+      const after = seen.at(-1);
+      const page = await store.getMessages(
+        args.key,
+        after === undefined ? { limit: args.limit } : { after, limit: args.limit },
+      );
+      seen.push(...page.map(({ id }) => id));
+      if (page.length === 0) await delay(2);
+    }
+    return seen;
+  },
+
+  /**
+   * Read a session again and again until it holds `total` messages. Returns what was wrong with any of the snapshots.
+   */
+  async watch(
+    store: ChatStore,
+    args: { readonly key: string; readonly total: number },
+  ): Promise<string[]> {
+    const problems = new Set<string>();
+    const snapshots = new Map<string, string>();
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      const { session, messages } = await store.readSession(args.key);
+      const count = session?.messageCount ?? 0;
+      if (count !== messages.length) {
+        problems.add(`a snapshot of ${messages.length} messages said that it has ${count}`);
+      }
+      for (const broken of brokenBatches(messages)) problems.add(broken);
+      if (session !== undefined) {
+        const ids = messages.map(({ id }) => id).join();
+        if ((snapshots.get(session.version) ?? ids) !== ids) {
+          problems.add(`version ${session.version} was read with two contents`);
+        }
+        snapshots.set(session.version, ids);
+      }
+      if (messages.length >= args.total) return [...problems];
+      if (Date.now() > deadline) return [...problems, `${messages.length} of ${args.total} came`];
+      await delay(1);
+    }
+  },
+
+  /** Read, then write on condition that nothing changed, `wins` times. Returns the versions that the writes made. */
+  async compareAndSet(
+    store: ChatStore,
+    args: { readonly key: string; readonly label: string; readonly wins: number },
+  ): Promise<string[]> {
+    const versions: string[] = [];
+    while (versions.length < args.wins) {
+      const session = await store.getSession(args.key);
+      const next = Number(session?.state["count"] ?? 0) + 1;
+      try {
+        const { version } = await store.setState(
+          args.key,
+          { count: next, by: args.label },
+          { ifVersion: session?.version ?? null },
+        );
+        versions.push(String(version));
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== "VERSION_CONFLICT") throw error;
+      }
+    }
+    return versions;
+  },
+
+  /** Call methods without waiting for any, wait for the last (or for `flush()`), and die at that very instant. */
+  async dieAfter(
+    store: ChatStore,
+    args: { readonly calls: readonly [Method, unknown[]][]; readonly flush: boolean },
+  ): Promise<void> {
+    const results = args.calls.map(([method, values]) => callStore(store, method, values));
+    await (args.flush ? store.flush() : results.at(-1));
+    process.kill(process.pid, "SIGKILL");
+  },
+};
+
+export type Routines = typeof routines;
+export type RoutineName = keyof Routines;

@@ -1,0 +1,291 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { isAbsolute } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+import { onTestFinished, type TestContext } from "vitest";
+import type { Capabilities } from "../backend.js";
+import type { ChatStore, ChatStoreOptions } from "../chat-store.js";
+import { type SessionKey, sessionKey } from "../session-key.js";
+import { callStore, type Handle, type Request, type Response, toHandle } from "./remote.js";
+import { type Routine, routines } from "./routines.js";
+
+/** How to open a store, here and in child processes. */
+export interface SubjectOptions {
+  /** The backend's name, as the report shows it. */
+  readonly name: string;
+  /** The built module that exports the factory: a URL, an absolute path, or a package's name. */
+  readonly module: URL | string;
+  /** Name of the factory, for example `redisChatStore`. */
+  readonly factory: string;
+  /**
+   * The factory's options for a namespace, as plain JSON. The same namespace twice: the same data. Another one: none of
+   * it. Namespaces match `[a-z][a-z0-9_]{0,30}`. The suite adds `ttl`, `timeout` and `limits`.
+   */
+  readonly options: (namespace: string) => Readonly<Record<string, unknown>>;
+  /**
+   * Options with which the engine cannot be reached, for example a port where nobody listens; with a password, if the
+   * options know one. Without them the test of an absent engine is a visible skip.
+   */
+  readonly unreachable?: Readonly<Record<string, unknown>> | undefined;
+  readonly hooks?: ConformanceHooks | undefined;
+}
+
+/**
+ * What the suite can see of the engine beside the store, so that a backend does not vouch for itself. All run in the
+ * test's process. Without a hook, the tests that need it are visible skips that name it.
+ */
+export interface ConformanceHooks {
+  /** All that the engine holds of a namespace, live or orphaned, as text that was read outside the store. */
+  readonly dump?: (namespace: string) => Promise<string>;
+  /** Replace a text in the namespace's stored messages, behind the store's back. */
+  readonly tamper?: (namespace: string, search: string, replacement: string) => Promise<void>;
+  /** Cut all connections of the engine, as a restart or a network failure does. New ones work. */
+  readonly cutConnections?: (namespace: string) => Promise<void>;
+  /** How many round trips to the engine `run` makes. */
+  readonly roundTrips?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
+  /** How much stored data `run` makes the engine look at: rows, keys, documents or bytes. */
+  readonly work?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
+}
+
+type Factory = (options: ChatStoreOptions) => ChatStore;
+
+/** The backend under test. */
+export class Subject {
+  readonly name: string;
+  readonly hooks: ConformanceHooks;
+  readonly unreachable: Readonly<Record<string, unknown>> | undefined;
+  /** As the store itself declares them. */
+  readonly capabilities: Capabilities;
+  readonly #options: SubjectOptions;
+  readonly #factory: Factory;
+  readonly #run = randomBytes(4).toString("hex");
+  readonly #pool: Child[] = [];
+  #count = 0;
+
+  constructor(options: SubjectOptions, factory: Factory, capabilities: Capabilities) {
+    this.name = options.name;
+    this.hooks = options.hooks ?? {};
+    this.unreachable = options.unreachable;
+    this.capabilities = capabilities;
+    this.#options = options;
+    this.#factory = factory;
+  }
+
+  /** A namespace that nobody used. */
+  namespace(): string {
+    return `t${this.#run}_${++this.#count}`;
+  }
+
+  /** A user that nobody used, so that tests in one namespace do not meet. */
+  user(): string {
+    return `user-${this.#run}-${++this.#count}`;
+  }
+
+  /** A session that nobody used. */
+  key(conversation?: string): SessionKey {
+    return sessionKey({ tenant: "acme", user: this.user(), conversation });
+  }
+
+  /** A store in this process; closed after the test. */
+  open(namespace: string, options: ChatStoreOptions = {}): ChatStore {
+    return this.openWith(this.optionsOf(namespace, options));
+  }
+
+  /** A store with options of one's own; closed after the test. */
+  openWith(options: object): ChatStore {
+    const store = this.#factory({ onWarning: () => {}, ...options });
+    // What a test left to fail is the test's affair; a store that does not close must not hang the others.
+    onTestFinished(() => settled(store.close()));
+    return store;
+  }
+
+  /** A {@link Handle} on a store in this process; closed after the test. */
+  near(namespace: string, options: ChatStoreOptions = {}): Handle {
+    const store = this.open(namespace, options);
+    return toHandle((method, args) => callStore(store, method, args), ((
+      name: keyof typeof routines,
+      args: unknown,
+      onEmit = () => {},
+    ) => (routines[name] as Routine)(store, args, onEmit)) as Handle["run"]);
+  }
+
+  /** A handle in another process where the store can do that, otherwise a second one here; closed after the test. */
+  async far(namespace: string, options: ChatStoreOptions = {}): Promise<Handle> {
+    return (await this.handles(namespace, 2, options))[1] as Handle;
+  }
+
+  /** Several handles on the same data: in as many processes where the store can do that. */
+  async handles(
+    namespace: string,
+    count: number,
+    options: ChatStoreOptions = {},
+  ): Promise<Handle[]> {
+    if (!this.capabilities.multiProcess) {
+      return Array.from({ length: count }, () => this.near(namespace, options));
+    }
+    const far = Array.from({ length: count - 1 }, async (_, index) => {
+      const pooled = this.#pool[index];
+      const child = pooled?.alive ? pooled : Child.start();
+      this.#pool[index] = child;
+      const handle = await child.open(this, namespace, options);
+      onTestFinished(() => settled(handle.close()));
+      return handle;
+    });
+    return [this.near(namespace, options), ...(await Promise.all(far))];
+  }
+
+  /** A process of its own, to be killed or to have a wrong clock; killed after the test at the latest. */
+  child(clockSkew = 0): Child {
+    const child = Child.start(clockSkew);
+    onTestFinished(() => child.kill());
+    return child;
+  }
+
+  /** The options that open a namespace anywhere. A slow machine is no failing engine: `timeout` is long. */
+  optionsOf(namespace: string, options: ChatStoreOptions = {}): object {
+    return { ...this.#options.options(namespace), timeout: 30_000, ...options };
+  }
+
+  /** Where child processes find the store. */
+  get source(): { module: string; factory: string } {
+    return { module: moduleOf(this.#options.module), factory: this.#options.factory };
+  }
+
+  async dispose(): Promise<void> {
+    await Promise.all(this.#pool.map((child) => child.kill()));
+  }
+}
+
+/** A child process with stores in it. */
+export class Child {
+  /** Resolves when the process is gone. */
+  readonly exited: Promise<{ code: number | null; signal: string | null }>;
+  readonly #process: ChildProcess;
+  readonly #waiting = new Map<
+    number,
+    {
+      resolve: (value: unknown) => void;
+      reject: (error: Error) => void;
+      emit: (value: unknown) => void;
+    }
+  >();
+  #count = 0;
+  #stderr = "";
+
+  static start(clockSkew = 0): Child {
+    const worker = new URL("./worker.js", import.meta.url);
+    return new Child(
+      fork(worker, [String(clockSkew)], {
+        execArgv: [],
+        serialization: "advanced",
+        stdio: ["ignore", "ignore", "pipe", "ipc"],
+      }),
+    );
+  }
+
+  constructor(child: ChildProcess) {
+    this.#process = child;
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-4_000);
+    });
+    child.on("message", (response: Response) => this.#receive(response));
+    this.exited = new Promise((resolve) => {
+      child.on("close", (code, signal) => {
+        const how = signal ?? `exit code ${code}`;
+        for (const { reject } of this.#waiting.values()) {
+          reject(new Error(`The child process ended: ${how}\n${this.#stderr}`));
+        }
+        this.#waiting.clear();
+        resolve({ code, signal });
+      });
+    });
+  }
+
+  get alive(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  async open(subject: Subject, namespace: string, options: ChatStoreOptions = {}): Promise<Handle> {
+    const store = ++this.#count;
+    const open = { ...subject.source, options: subject.optionsOf(namespace, options) };
+    await this.#send({ id: store, open });
+    return toHandle((method, args) => this.#send({ id: ++this.#count, store, method, args }), ((
+      routine,
+      args,
+      onEmit,
+    ) => this.#send({ id: ++this.#count, store, routine, args }, onEmit)) as Handle["run"]);
+  }
+
+  /** Let it end by itself: resolves when it has nothing more from us; {@link exited} tells whether it could. */
+  async retire(): Promise<void> {
+    await this.#send({ id: ++this.#count, retire: true });
+  }
+
+  /** `kill -9`. */
+  async kill(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    await this.exited;
+  }
+
+  #send(request: Request, emit: (value: unknown) => void = () => {}): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      if (!this.alive) {
+        reject(new Error(`The child process has ended\n${this.#stderr}`));
+        return;
+      }
+      this.#waiting.set(request.id, { resolve, reject, emit });
+      this.#process.send(request, (error) => {
+        if (error !== null) reject(error);
+      });
+    });
+  }
+
+  #receive(response: Response): void {
+    const waiting = this.#waiting.get(response.id);
+    if ("emitted" in response) {
+      waiting?.emit(response.emitted);
+      return;
+    }
+    this.#waiting.delete(response.id);
+    if ("value" in response) waiting?.resolve(response.value);
+    else {
+      const { name, message, stack, ...fields } = response.error;
+      const error = Object.assign(new Error(String(message)), fields);
+      waiting?.reject(Object.assign(error, { name: String(name), stack: String(stack) }));
+    }
+  }
+}
+
+/** Import the backend and ask it what it promises. */
+export async function loadSubject(options: SubjectOptions): Promise<Subject> {
+  const exports = (await import(/* @vite-ignore */ moduleOf(options.module))) as object;
+  const factory = (exports as Record<string, unknown>)[options.factory];
+  if (typeof factory !== "function") {
+    throw new TypeError(`${options.module} exports no function ${options.factory}`);
+  }
+  const probe = (factory as Factory)({
+    ...options.options(`t${randomBytes(4).toString("hex")}_0`),
+    onWarning: () => {},
+  });
+  await probe.open();
+  const { capabilities } = probe;
+  await settled(probe.close());
+  return new Subject(options, factory as Factory, capabilities);
+}
+
+/** Skip a test visibly when the subject has not the hook that it needs. */
+export function need<T>(context: TestContext, hook: T | undefined, name: string): T {
+  if (hook === undefined) context.skip(`needs the ${name} hook`);
+  return hook as T;
+}
+
+function moduleOf(module: URL | string): string {
+  if (module instanceof URL) return module.href;
+  return isAbsolute(module) ? pathToFileURL(module).href : module;
+}
+
+/** Wait until it settled, whichever way, but not for ever. */
+async function settled(promise: Promise<unknown>): Promise<void> {
+  await Promise.race([promise.catch(() => undefined), delay(5_000, undefined, { ref: false })]);
+}
