@@ -8,6 +8,11 @@ export * from "./chat-store.js";
 export { createChatStore } from "./create.js";
 export { decodeCursor, encodeCursor } from "./cursor.js";
 export * from "./errors.js";
+export {
+  type PersistentMemory,
+  type PersistentMemoryOptions,
+  persistentMemory,
+} from "./llamaindex/persistent-memory.js";
 export { MemoryBackend, type MemoryChatStoreOptions, memoryChatStore } from "./memory-backend.js";
 export type * from "./messages.js";
 export { type ChatStoreConfig, openChatStore } from "./open.js";

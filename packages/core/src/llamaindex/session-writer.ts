@@ -1,0 +1,193 @@
+import type { ChatStore } from "../chat-store.js";
+import {
+  BackendError,
+  ChatStoreError,
+  DuplicateMessageError,
+  InvalidMessageError,
+  LimitExceededError,
+  QueueFullError,
+  SerializationError,
+} from "../errors.js";
+import type { NewMessage } from "../messages.js";
+
+/** The state entry that belongs to the bridge. */
+export const stateEntry = "llamaindex";
+
+/** Messages of one session that may wait for an engine that is away. */
+const maxQueuedMessages = 1_000;
+/** Milliseconds before what failed is tried again by itself; doubled each time, up to the maximum. */
+const firstRetry = 1_000;
+const longestRetry = 30_000;
+
+type Operation = (
+  | { readonly kind: "message"; readonly message: NewMessage }
+  | { readonly kind: "state"; readonly state: object }
+  | { readonly kind: "clear" }
+) & {
+  /** Why it can never be stored. */
+  refusal?: Error;
+};
+
+/** The writers that have something to write. */
+const waiting = new WeakMap<ChatStore, Map<string, SessionWriter>>();
+
+/**
+ * The writer of a session. While writes wait there is one per store handle and key, whatever the number of memories: what
+ * one request could not store is retried, in order, by the next one's writes.
+ */
+export function writerOf(store: ChatStore, key: string): SessionWriter {
+  return waiting.get(store)?.get(key) ?? new SessionWriter(store, key);
+}
+
+/** Writes the changes of one session in call order, and keeps what failed for the next attempt. */
+export class SessionWriter {
+  readonly #store: ChatStore;
+  readonly #key: string;
+  /** In call order. What is being written stays in it until it is stored. */
+  readonly #queue: Operation[] = [];
+  #lastAttempt: Promise<void> = Promise.resolve();
+  #nextAttempt: Promise<void> | undefined;
+  #failures = 0;
+  #retry: NodeJS.Timeout | undefined;
+
+  constructor(store: ChatStore, key: string) {
+    this.#store = store;
+    this.#key = key;
+  }
+
+  /**
+   * Append a message after what is queued already. Rejects when that fails; the message then stays queued, unless the
+   * store refuses the message itself, or, with a QueueFullError, too many are queued.
+   */
+  addMessage(message: NewMessage): Promise<void> {
+    return this.#write({ kind: "message", message });
+  }
+
+  /** Replace the bridge's state entry. */
+  setState(state: object): Promise<void> {
+    return this.#write({ kind: "state", state });
+  }
+
+  /** Remove all messages and the bridge's state entry. Title and other state stay. */
+  clear(): Promise<void> {
+    return this.#write({ kind: "clear" });
+  }
+
+  /** Write all that is queued now. Who asks during an attempt shares the next one. */
+  attempt(): Promise<void> {
+    if (this.#nextAttempt === undefined) {
+      this.#nextAttempt = this.#lastAttempt.then(() => {
+        this.#nextAttempt = undefined;
+        return this.#run();
+      });
+      this.#lastAttempt = this.#nextAttempt.catch(() => undefined);
+    }
+    return this.#nextAttempt;
+  }
+
+  async #write(operation: Operation): Promise<void> {
+    const messages = this.#queue.filter(({ kind }) => kind === "message").length;
+    if (operation.kind === "message" && messages >= maxQueuedMessages) {
+      throw new QueueFullError(
+        `${messages} messages of session ${this.#key} wait to be stored, so another one was not queued: see why the store fails`,
+      );
+    }
+    this.#queue.push(operation);
+    this.#register();
+    await this.attempt();
+    if (operation.refusal !== undefined) throw operation.refusal;
+  }
+
+  async #run(): Promise<void> {
+    clearTimeout(this.#retry);
+    const queued = [...this.#queue];
+    let done = 0;
+    try {
+      for (const { operations, end } of toSteps(queued)) {
+        await this.#perform(operations);
+        done = end;
+      }
+      this.#failures = 0;
+    } catch (error) {
+      if (error instanceof BackendError && error.retryable) this.#retryLater();
+      throw error;
+    } finally {
+      this.#queue.splice(0, done);
+      if (this.#queue.length === 0) waiting.get(this.#store)?.delete(this.#key);
+    }
+  }
+
+  /** One write of the store. What the store refuses is set aside, so that it does not hold up the rest. */
+  async #perform(operations: readonly Operation[]): Promise<void> {
+    const [first] = operations;
+    try {
+      if (first?.kind === "clear") await this.#clear();
+      else if (first?.kind === "state") {
+        await this.#store.setState(this.#key, { [stateEntry]: first.state });
+      } else {
+        const messages = operations.flatMap((one) => (one.kind === "message" ? one.message : []));
+        await this.#store.addMessages(this.#key, messages);
+      }
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      if (operations.length === 1 && first !== undefined) first.refusal = error as Error;
+      else for (const operation of operations) await this.#perform([operation]);
+    }
+  }
+
+  async #clear(): Promise<void> {
+    const session = await this.#store.getSession(this.#key);
+    if (session === undefined) return;
+    // Facts first: should the process die in between, none outlives what it was drawn from.
+    await this.#store.setState(this.#key, { [stateEntry]: null });
+    await this.#store.setMessages(this.#key, []);
+  }
+
+  #retryLater(): void {
+    const delay = Math.min(firstRetry * 2 ** this.#failures++, longestRetry);
+    // Not a reason for the process to stay alive: whoever needs certainty calls flush().
+    this.#retry = setTimeout(() => void this.attempt().catch(() => undefined), delay).unref();
+  }
+
+  #register(): void {
+    let ofStore = waiting.get(this.#store);
+    if (ofStore === undefined) {
+      ofStore = new Map();
+      waiting.set(this.#store, ofStore);
+    }
+    ofStore.set(this.#key, this);
+  }
+}
+
+/** The writes that a queue amounts to: consecutive messages together, nothing that a later clear or state undoes. */
+function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: number }[] {
+  const steps: { operations: Operation[]; end: number }[] = [];
+  const lastState = queue.findLastIndex(({ kind }) => kind === "state");
+  const lastClear = queue.findLastIndex(({ kind }) => kind === "clear");
+  for (const [index, operation] of queue.entries()) {
+    if (index < lastClear || (operation.kind === "state" && index < lastState)) continue;
+    const step = steps.at(-1);
+    if (operation.kind === "message" && step?.operations[0]?.kind === "message") {
+      step.operations.push(operation);
+      step.end = index + 1;
+    } else {
+      steps.push({ operations: [operation], end: index + 1 });
+    }
+  }
+  return steps;
+}
+
+/** Whether what failed with this error is still queued and will be tried again. */
+export function staysQueued(error: unknown): boolean {
+  return error instanceof ChatStoreError && !isRefusal(error) && !(error instanceof QueueFullError);
+}
+
+/** Whether the store refuses what it was given, so that trying again is of no use. */
+function isRefusal(error: unknown): boolean {
+  return (
+    error instanceof InvalidMessageError ||
+    error instanceof SerializationError ||
+    error instanceof LimitExceededError ||
+    error instanceof DuplicateMessageError
+  );
+}

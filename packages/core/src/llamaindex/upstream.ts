@@ -1,0 +1,86 @@
+/**
+ * What the bridge uses of LlamaIndex's `Memory`, structurally: core never imports LlamaIndex. Some members are private,
+ * though in TypeScript only; tests hold them for the supported version, and {@link memoryClass} checks them at run time.
+ */
+import { InvalidOptionsError } from "../errors.js";
+import type { ChatMessage, NewMessage } from "../messages.js";
+
+/** Turns messages of one format into memory's own. */
+export interface UpstreamAdapter {
+  isCompatible(message: unknown): boolean;
+  toMemory(message: unknown): NewMessage;
+}
+
+/** A block of LlamaIndex's memory: static, facts, vectors, or the user's own. */
+export interface UpstreamBlock {
+  readonly id: string;
+  readonly isLongTerm: boolean;
+}
+
+/** An instance of LlamaIndex's `Memory`. */
+export interface UpstreamMemory {
+  messages: NewMessage[];
+  tokenLimit: number;
+  /** How many of the messages have been processed into long-term memory. */
+  memoryCursor: number;
+  readonly memoryBlocks: readonly UpstreamBlock[];
+  readonly adapters: Readonly<Record<string, UpstreamAdapter>>;
+  add(message: unknown): Promise<void>;
+  getLLM(llm?: unknown, transientMessages?: readonly ChatMessage[]): Promise<ChatMessage[]>;
+  manageMemoryBlocks(): Promise<void>;
+  clear(): Promise<void>;
+  countMessagesToken(messages: readonly ChatMessage[]): number;
+}
+
+/** LlamaIndex's class `Memory`. */
+export type MemoryClass = new (messages: NewMessage[], options: object) => UpstreamMemory;
+
+/**
+ * The class behind the caller's own `createMemory`.
+ *
+ * @throws InvalidOptionsError when it is not LlamaIndex's, or of a version that works differently.
+ */
+export function memoryClass(createMemory: unknown): MemoryClass {
+  const memory: unknown = typeof createMemory === "function" ? createMemory() : undefined;
+  if (!isMemory(memory)) {
+    throw new InvalidOptionsError(
+      "createMemory is not the one that this Chatstore knows: give it LlamaIndex's own, " +
+        'as in import { createMemory } from "llamaindex" (0.12)',
+    );
+  }
+  return memory.constructor as MemoryClass;
+}
+
+function isMemory(value: unknown): value is UpstreamMemory {
+  if (typeof value !== "object" || value === null) return false;
+  const memory = value as Record<keyof UpstreamMemory, unknown>;
+  const methods = ["add", "getLLM", "manageMemoryBlocks", "clear", "countMessagesToken"] as const;
+  return (
+    Array.isArray(memory.messages) &&
+    Array.isArray(memory.memoryBlocks) &&
+    typeof memory.adapters === "object" &&
+    typeof memory.tokenLimit === "number" &&
+    typeof memory.memoryCursor === "number" &&
+    methods.every((name) => typeof memory[name] === "function")
+  );
+}
+
+/** A `factExtractionBlock`: keeps what it has learnt in a private field. */
+export interface FactBlock extends UpstreamBlock {
+  facts: unknown[];
+}
+
+/** Whether a block is a `factExtractionBlock`. */
+export function isFactBlock(block: UpstreamBlock): block is FactBlock {
+  return "facts" in block && Array.isArray(block.facts);
+}
+
+/** Whether a block is a `vectorBlock`. */
+export function isVectorBlock(block: UpstreamBlock): boolean {
+  return "vectorStore" in block;
+}
+
+/** Whether the block made its id by itself, so that it has another one after a restart. */
+export function hasRandomId(id: string): boolean {
+  return /^memory-block-[0-9a-f]{8}-[0-9a-f-]{27}$/.test(id);
+}
