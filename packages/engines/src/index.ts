@@ -1,0 +1,25 @@
+/**
+ * Real servers for tests and benchmarks: found or fetched, started on free ports, always stopped.
+ *
+ * @packageDocumentation
+ */
+export { type Engine, EngineMissingError, type EngineName } from "./engine.js";
+export {
+  type PgBouncer,
+  type PostgresConfig,
+  type PostgresServer,
+  startPgBouncer,
+  startPostgres,
+  startPostgresServer,
+} from "./postgres.js";
+export { type Cut, type Proxy, startProxy } from "./proxy.js";
+export {
+  type RedisCluster,
+  type RedisConfig,
+  type RedisSentinels,
+  type RedisServer,
+  startRedis,
+  startRedisCluster,
+  startRedisSentinels,
+  startRedisServer,
+} from "./redis.js";
