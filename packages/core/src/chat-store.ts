@@ -32,6 +32,7 @@ import { type Lanes, OperationQueue } from "./operation-queue.js";
 import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope } from "./session-key.js";
 import { fromPortable, toPortable } from "./text.js";
+import { backlogsOf, writeBacklogs } from "./write-backlog.js";
 import { WritePromise } from "./write-promise.js";
 
 /** Sizes beyond which a write is refused before anything is written. Adjustable downwards. */
@@ -179,6 +180,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   readonly #onError: (error: ChatStoreError) => void;
   #failures: ChatStoreError[] = [];
   #closing: Promise<void> | undefined;
+  /** From `close()` on, once what waited to be written before it is written. */
+  #refusing = false;
   #laneNumber = 0;
 
   constructor(backend: ChatStoreBackend, options: ChatStoreOptions = {}) {
@@ -565,10 +568,20 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /**
-   * Wait for the writes that this handle has queued. Throws what failed since the last call and nobody saw: the error,
-   * or an `AggregateError` of several.
+   * Wait for the writes that this handle, and LlamaIndex memories on it, have queued. Throws what failed since the last
+   * call and nobody saw: the error, or an `AggregateError` of several.
    */
   async flush(): Promise<void> {
+    await this.#writeBacklogs();
+    await this.#settle();
+  }
+
+  async #writeBacklogs(): Promise<void> {
+    const failures = await writeBacklogs(this);
+    this.#failures.push(...failures.map(toChatStoreError));
+  }
+
+  async #settle(): Promise<void> {
     await this.#queue.drained();
     // A failed write is heard of after its lane is free, in the same turn of the event loop.
     await setImmediate();
@@ -599,10 +612,12 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   async #close(): Promise<void> {
     const stop = setTimeout(() => this.#runner.stop(), this.#timeout);
+    if (backlogsOf(this).size > 0) await this.#writeBacklogs();
+    this.#refusing = true;
     await this.#queue.drained();
     clearTimeout(stop);
     await this.#backend.close();
-    await this.flush();
+    await this.#settle();
   }
 
   /** Validate at once, queue, and turn every failure into a rejection that somebody hears of. */
@@ -799,7 +814,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   #refuseWhenClosed(): void {
-    if (this.#closing !== undefined) throw new ClosedError();
+    if (this.#refusing) throw new ClosedError();
   }
 }
 

@@ -99,14 +99,11 @@ export async function persistentMemory(
   toKey(key);
   checkWindow(window);
   const PersistentMemory = persistentClass(memoryClass(createMemory));
-  refuseForeignBlocks(memoryBlocks, store, key);
+  claimBlocks(memoryBlocks, store, key);
   // What an earlier memory of this session has not stored yet belongs to the history.
   await writerOf(store, key).attempt();
   const { messages, memoryCursor, state, existed } = await load(store, key, window, memoryBlocks);
-  const warnings = [
-    ...observeKey(store, key, existed),
-    ...adoptBlocks(memoryBlocks, store, key, state),
-  ];
+  const warnings = [...observeKey(store, key, existed), ...restoreFacts(memoryBlocks, state)];
   for (const warning of warnings) warnOnce(store, warning, onWarning);
   const { tokenLimit = state.tokenLimit } = memoryOptions;
   return new PersistentMemory(
@@ -190,9 +187,13 @@ function derive(Memory: MemoryClass): PersistentClass {
         const message = complete(adapter.toMemory(input));
         const held = this.#messagesById.get(message.id);
         if (held !== undefined && sameContent(held, message)) return this.#writer.attempt();
-        this.#messagesById.set(message.id, message);
+        if (held === undefined) this.#messagesById.set(message.id, message);
         this.messages.push(message);
-        const stored = this.#writer.addMessage(message);
+        const stored = this.#writer.addMessage(message).catch((error: unknown) => {
+          // It may be sent again, and is then no repetition.
+          if (held === undefined && !staysQueued(error)) this.#messagesById.delete(message.id);
+          throw error;
+        });
         await Promise.all([stored, this.#storeTokenLimit(), this.manageMemoryBlocks()]);
       });
     }
@@ -253,15 +254,15 @@ function derive(Memory: MemoryClass): PersistentClass {
       Chunk extends { readonly message: { readonly content: MessageContent } },
     >(stream: AsyncIterable<Chunk>): AsyncGenerator<Chunk, void, undefined> {
       let content = "";
-      let complete = false;
+      let ended = false;
       try {
         for await (const chunk of stream) {
           content += textOf(chunk.message.content);
           yield chunk;
         }
-        complete = true;
+        ended = true;
       } finally {
-        if (!complete && content !== "") {
+        if (!ended && content !== "") {
           void this.add({ role: "assistant", content, annotations: [{ partial: true }] });
         }
       }
@@ -285,9 +286,7 @@ function derive(Memory: MemoryClass): PersistentClass {
       const { onError } = this.#attachment;
       if (onError !== undefined) onError(error);
       else {
-        warn(
-          `A message was not stored${queued ? " and will be tried again" : ""}: ${error.message}`,
-        );
+        warn(`A message could not be stored${queued ? " yet" : ""}: ${error.message}`);
       }
     }
 
@@ -339,21 +338,34 @@ function sameContent(a: NewMessage, b: NewMessage): boolean {
 
 /**
  * Counts the tokens of an array that grows by one message at a time, as `getLLM` does with what it has chosen so far, in
- * the time that the new message takes. Like LlamaIndex it counts messages as texts with a space in between.
+ * the time that the new message takes. LlamaIndex tokenises all texts anew, with a space in between; but no token reaches
+ * over a space behind a word, so only what follows the last such place has to be tokenised together.
  */
 function growingCount(count: (messages: readonly ChatMessage[]) => number) {
-  const known = new WeakMap<readonly ChatMessage[], { length: number; tokens: number }>();
+  const nothing = { length: 0, tokens: 0, settled: 0, tail: [] as readonly ChatMessage[] };
+  const counts = new WeakMap<readonly ChatMessage[], typeof nothing>();
   return (messages: readonly ChatMessage[]): number => {
-    const { length, tokens } = known.get(messages) ?? { length: 0, tokens: 0 };
-    const added =
-      length === 0
-        ? count(messages)
-        : messages
-            .slice(length)
-            .reduce((sum, message) => sum + count([{ role: "user", content: "" }, message]), 0);
-    known.set(messages, { length: messages.length, tokens: tokens + added });
-    return tokens + added;
+    let { length, tokens, settled, tail } = counts.get(messages) ?? nothing;
+    for (const message of messages.slice(length)) {
+      const last = tail.at(-1);
+      if (last !== undefined && (endsInWord(last) || tail.length > maxTailLength)) {
+        settled = tokens;
+        tail = [{ role: "user", content: "" }];
+      }
+      tail = [...tail, message];
+      tokens = settled + count(tail);
+      length++;
+    }
+    counts.set(messages, { length, tokens, settled, tail });
+    return tokens;
   };
+}
+
+/** Keeps the count linear where many texts end in white space, at the price of a token more or less. */
+const maxTailLength = 16;
+
+function endsInWord({ content }: ChatMessage): boolean {
+  return /\S$/.test(typeof content === "string" ? content : textOf(content));
 }
 
 function textOf(content: MessageContent): string {
@@ -394,29 +406,20 @@ async function readAfter(store: ChatStore, key: string, id: string | undefined) 
 const owners = new WeakMap<UpstreamBlock, { readonly store: ChatStore; readonly key: string }>();
 
 /** A block holds what it has learnt: shared, it would tell one user what another one said. */
-function refuseForeignBlocks(
-  blocks: readonly UpstreamBlock[],
-  store: ChatStore,
-  key: string,
-): void {
+function claimBlocks(blocks: readonly UpstreamBlock[], store: ChatStore, key: string): void {
   for (const block of blocks.filter((one) => isFactBlock(one) || isVectorBlock(one))) {
-    const owner = owners.get(block) ?? { store, key };
-    if (owner.store !== store || owner.key !== key) {
+    const owner = owners.get(block);
+    if (owner !== undefined && (owner.store !== store || owner.key !== key)) {
       throw new InvalidOptionsError(
-        `The memory block ${block.id} belongs to session ${owner.key} already and would tell ${key} of it: make the blocks of each session anew`,
+        `The memory block ${block.id} belongs to session ${owner.key} and would tell ${key} of it: make the blocks of each session anew`,
       );
     }
+    owners.set(block, { store, key });
   }
 }
 
 /** Give blocks back what they knew. Returns what they will lose all the same. */
-function adoptBlocks(
-  blocks: readonly UpstreamBlock[],
-  store: ChatStore,
-  key: string,
-  state: State,
-): string[] {
-  for (const block of blocks) owners.set(block, { store, key });
+function restoreFacts(blocks: readonly UpstreamBlock[], state: State): string[] {
   const stored = state.facts ?? [];
   for (const [index, block] of blocks.filter(isFactBlock).entries()) {
     // A block that was given no id has another one each time, but the same place.

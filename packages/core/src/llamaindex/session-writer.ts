@@ -9,6 +9,7 @@ import {
   SerializationError,
 } from "../errors.js";
 import type { NewMessage } from "../messages.js";
+import { type Backlog, backlogsOf } from "../write-backlog.js";
 
 /** The state entry that belongs to the bridge. */
 export const stateEntry = "llamaindex";
@@ -28,19 +29,16 @@ type Operation = (
   refusal?: Error;
 };
 
-/** The writers that have something to write. */
-const waiting = new WeakMap<ChatStore, Map<string, SessionWriter>>();
-
 /**
  * The writer of a session. While writes wait there is one per store handle and key, whatever the number of memories: what
  * one request could not store is retried, in order, by the next one's writes.
  */
 export function writerOf(store: ChatStore, key: string): SessionWriter {
-  return waiting.get(store)?.get(key) ?? new SessionWriter(store, key);
+  return (backlogsOf(store).get(key) as SessionWriter | undefined) ?? new SessionWriter(store, key);
 }
 
 /** Writes the changes of one session in call order, and keeps what failed for the next attempt. */
-export class SessionWriter {
+export class SessionWriter implements Backlog {
   readonly #store: ChatStore;
   readonly #key: string;
   /** In call order. What is being written stays in it until it is stored. */
@@ -93,7 +91,7 @@ export class SessionWriter {
       );
     }
     this.#queue.push(operation);
-    this.#register();
+    backlogsOf(this.#store).set(this.#key, this);
     await this.attempt();
     if (operation.refusal !== undefined) throw operation.refusal;
   }
@@ -113,7 +111,8 @@ export class SessionWriter {
       throw error;
     } finally {
       this.#queue.splice(0, done);
-      if (this.#queue.length === 0) waiting.get(this.#store)?.delete(this.#key);
+      const backlogs = backlogsOf(this.#store);
+      if (this.#queue.length === 0 && backlogs.get(this.#key) === this) backlogs.delete(this.#key);
     }
   }
 
@@ -147,15 +146,6 @@ export class SessionWriter {
     const delay = Math.min(firstRetry * 2 ** this.#failures++, longestRetry);
     // Not a reason for the process to stay alive: whoever needs certainty calls flush().
     this.#retry = setTimeout(() => void this.attempt().catch(() => undefined), delay).unref();
-  }
-
-  #register(): void {
-    let ofStore = waiting.get(this.#store);
-    if (ofStore === undefined) {
-      ofStore = new Map();
-      waiting.set(this.#store, ofStore);
-    }
-    ofStore.set(this.#key, this);
   }
 }
 

@@ -1,0 +1,26 @@
+import type { ChatStore } from "./chat-store.js";
+
+/** Writes that wait in front of a store, because an attempt at them is under way or has failed. */
+export interface Backlog {
+  /** Write all of it. Rejects with what failed, and keeps that. */
+  attempt(): Promise<void>;
+}
+
+const backlogs = new WeakMap<ChatStore, Map<string, Backlog>>();
+
+/** The backlogs of a store, by session. The LlamaIndex bridge keeps them; the store's `flush()` and `close()` write them. */
+export function backlogsOf(store: ChatStore): Map<string, Backlog> {
+  let found = backlogs.get(store);
+  if (found === undefined) {
+    found = new Map();
+    backlogs.set(store, found);
+  }
+  return found;
+}
+
+/** Write all that waits in front of a store. Resolves to what failed. */
+export async function writeBacklogs(store: ChatStore): Promise<unknown[]> {
+  const attempts = [...backlogsOf(store).values()].map((backlog) => backlog.attempt());
+  const outcomes = await Promise.allSettled(attempts);
+  return outcomes.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));
+}
