@@ -668,10 +668,9 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     const write = this.#newWrite(ifVersion);
     let planned: { write: Write; found: Found } | undefined;
     return this.#runWrite(target, write, async (signal, _, unknown) => {
-      for (let round = 1; ; round++) {
-        if (planned === undefined || !unknown) {
-          planned = await this.#plan(target, write, range, signal);
-        }
+      if (!unknown) planned = undefined;
+      for (;;) {
+        planned ??= await this.#plan(target, write, range, signal);
         const outcome = await apply(planned.found, planned.write, signal);
         if (outcome.status !== "conflict") return outcome;
         if (unknown) {
@@ -681,7 +680,13 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
           );
         }
         if (ifVersion !== undefined) return outcome;
-        await pause(round, signal);
+        // Where nothing but the version was read, the conflict told the new one.
+        planned =
+          range === undefined
+            ? { write: { ...write, ifVersion: outcome.version }, found: undefined }
+            : undefined;
+        // The shortest pause: whoever waits longer and longer never wins against a busy session.
+        await pause(1, signal);
         signal.throwIfAborted();
       }
     });
@@ -698,7 +703,9 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     if (found === undefined || found === "missing") {
       return { write: { ...write, ifVersion: write.ifVersion ?? null }, found: undefined };
     }
-    return { write: { ...write, ifVersion: write.ifVersion ?? found.session.version }, found };
+    // A given null must conflict with this session, not be taken for "not given".
+    const ifVersion = write.ifVersion === undefined ? found.session.version : write.ifVersion;
+    return { write: { ...write, ifVersion }, found };
   }
 
   #newWrite(ifVersion: Version | null | undefined): Write {

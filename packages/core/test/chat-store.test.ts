@@ -1,4 +1,7 @@
+import { execFile } from "node:child_process";
+import { tmpdir } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   BackendError,
@@ -118,6 +121,22 @@ describe("a failing engine", () => {
     });
     faults.length = 0;
     expect((await store.addMessage(key, say("b"))).messageCount).toBe(1);
+  });
+
+  test("replacing does not starve beside a busy writer", async () => {
+    const backend = new MemoryBackend("busy");
+    const replace = backend.replace.bind(backend);
+    let conflicts = 5;
+    backend.replace = async (...args) => {
+      if (conflicts-- > 0) await writer.addMessage(key, say("faster"));
+      return replace(...args);
+    };
+    const read = vi.spyOn(backend, "read");
+    const store = new ChatStore(backend);
+    const writer = memoryChatStore({ name: "busy" });
+    await store.setMessages(key, [say("z")]);
+    expect((await writer.getMessages(key)).map((message) => message.content)).toEqual(["z"]);
+    expect(read).toHaveBeenCalledTimes(1); // a conflict tells the version
   });
 
   test("a queue of writes fails within `timeout` as a whole, not one after the other", async () => {
@@ -264,16 +283,27 @@ describe("openChatStore", () => {
     );
     await expect(openChatStore("mysql://me:secret@host/db")).rejects.not.toThrow(/secret/);
     await expect(openChatStore({})).rejects.toThrow(InvalidOptionsError);
-    await expect(openChatStore("redis://localhost")).rejects.toMatchObject({
-      code: "BACKEND_NOT_INSTALLED",
-      message: expect.stringContaining("npm install @chatstore/redis"),
-    });
     await expect(openChatStore({ backend: "my-chatstore-dynamo" })).rejects.toThrow(
       "npm install my-chatstore-dynamo",
     );
     await expect(openChatStore({ backend: "./nowhere.js" })).rejects.toThrow(/no backend module/);
     await expect(openChatStore({ backend: "fast-check" })).rejects.toThrow(/default export/);
   });
+});
+
+test("in a project without the backend's package the error has the command that installs it", async () => {
+  // A process of its own, in an empty folder: this one's module path sees the whole workspace.
+  const core = new URL("../dist/index.js", import.meta.url).href;
+  const script = `import("${core}").then((core) => core.openChatStore("redis://me:secret@localhost"))
+    .catch(({ code, message }) => console.log(JSON.stringify({ code, message })))`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--eval", script], {
+    cwd: tmpdir(),
+    env: { ...process.env, NODE_PATH: "" },
+  });
+  const { code, message } = JSON.parse(stdout);
+  expect(code).toBe("BACKEND_NOT_INSTALLED");
+  expect(message).toContain("npm install @chatstore/redis");
+  expect(message).not.toContain("secret");
 });
 
 test("no password survives in an error's message", () => {
