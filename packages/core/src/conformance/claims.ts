@@ -5,9 +5,23 @@ import type { ChatStoreError, ErrorCode } from "../errors.js";
 
 /** What was read is exactly what was meant: -0 is not 0, a Date is no string. */
 export function same(actual: unknown, expected: unknown, loss: string): void {
-  if (isDeepStrictEqual(actual, expected)) return;
+  if (isDeepStrictEqual(comparable(actual), comparable(expected))) return;
   throw new AssertionError({ message: loss, actual, expected, operator: "deepStrictEqual" });
 }
+
+/** Two invalid dates are equal, which Node 20's isDeepStrictEqual denies. */
+function comparable(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (value instanceof Date) return Number.isNaN(+value) ? invalidDate : value;
+  if (Array.isArray(value)) return value.map(comparable);
+  if (value instanceof Map) {
+    return new Map([...value].map(([key, item]) => [comparable(key), comparable(item)]));
+  }
+  if (value instanceof Set) return new Set([...value].map(comparable));
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, comparable(item)]));
+}
+const invalidDate = Symbol("an invalid date");
 
 export function holds(condition: boolean, loss: string): void {
   if (!condition) throw new AssertionError({ message: loss });

@@ -5,6 +5,21 @@
  */
 import { afterAll, describe, test } from "vitest";
 import { durable } from "./g01-durable.js";
+import { atomic } from "./g02-atomic.js";
+import { ordered } from "./g03-ordered.js";
+import { programOrdered } from "./g04-program-order.js";
+import { idempotent } from "./g05-idempotent.js";
+import { withoutLostUpdates } from "./g06-no-lost-update.js";
+import { exact } from "./g07-exact.js";
+import { isolated } from "./g08-isolated.js";
+import { failsClearly } from "./g09-fails-clearly.js";
+import { closes } from "./g10-closes.js";
+import { expires } from "./g11-expires.js";
+import { flatCost } from "./g12-flat-cost.js";
+import { multiProcess } from "./g13-multi-process.js";
+import { erases } from "./g14-erases.js";
+import { modelled } from "./model.js";
+import { semantics } from "./sessions.js";
 import { loadSubject, type Subject, type SubjectOptions } from "./subject.js";
 
 /** G1 to G14 as the design numbers them; `API`: the meaning of the methods; `model`: random operations. */
@@ -20,6 +35,21 @@ export interface ConformanceOptions extends SubjectOptions {
 
 const suites = {
   G1: ["durable", durable],
+  G2: ["atomic", atomic],
+  G3: ["totally ordered", ordered],
+  G4: ["program order", programOrdered],
+  G5: ["idempotent", idempotent],
+  G6: ["no lost update", withoutLostUpdates],
+  G7: ["exact", exact],
+  G8: ["isolated", isolated],
+  G9: ["fails clearly", failsClearly],
+  G10: ["closes", closes],
+  G11: ["expires", expires],
+  G12: ["flat cost", flatCost],
+  G13: ["multi-process", multiProcess],
+  G14: ["erases", erases],
+  API: ["semantics", semantics],
+  model: ["against the reference", modelled],
 } as const satisfies Record<string, readonly [title: string, register: (subject: Subject) => void]>;
 
 /**

@@ -274,6 +274,15 @@ export async function loadSubject(options: SubjectOptions): Promise<Subject> {
   return new Subject(options, factory as Factory, capabilities);
 }
 
+/** A store in this process as a {@link Handle}. */
+export function toNear(store: ChatStore): Handle {
+  return toHandle((method, args) => callStore(store, method, args), ((
+    name: keyof typeof routines,
+    args: unknown,
+    onEmit = () => {},
+  ) => (routines[name] as Routine)(store, args, onEmit)) as Handle["run"]);
+}
+
 /** Skip a test visibly when the subject has not the hook that it needs. */
 export function need<T>(context: TestContext, hook: T | undefined, name: string): T {
   if (hook === undefined) context.skip(`needs the ${name} hook`);

@@ -1,0 +1,131 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { test } from "vitest";
+import type { NewMessage } from "../messages.js";
+import { holds, refused, same } from "./claims.js";
+import { batchOf, brokenBatches, say } from "./messages.js";
+import type { Handle } from "./remote.js";
+import type { Subject } from "./subject.js";
+
+/** A batch is stored whole or not at all; no reader ever sees part of one. */
+export function atomic(subject: Subject): void {
+  test("no reader sees part of a batch while others append", async () => {
+    const key = subject.key();
+    const handles = await subject.handles(subject.namespace(), 4);
+    const [near, first, second, far] = handles as [Handle, Handle, Handle, Handle];
+    const total = 2 * 40 * 7;
+    const append = (label: string) => ({ key, label, batches: 40, size: 7 });
+    const [, , ...problems] = await Promise.all([
+      first.run("append", append("a")),
+      second.run("append", append("b")),
+      near.run("watch", { key, total }),
+      far.run("watch", { key, total }),
+    ]);
+    same(problems, [[], []], "A reader saw half of what was said at once");
+  });
+
+  test("a batch of the largest size is never seen in part", async () => {
+    const key = subject.key();
+    const [near, far] = (await subject.handles(subject.namespace(), 2)) as [Handle, Handle];
+    const [, problems] = await Promise.all([
+      far.run("append", { key, label: "large", batches: 3, size: 1_000 }),
+      near.run("watch", { key, total: 3_000 }),
+    ]);
+    same(problems, [], "A reader saw a part of a large batch");
+  });
+
+  test("a batch of photographs is stored whole", async () => {
+    const key = subject.key();
+    const store = subject.open(subject.namespace());
+    const photograph = "A".repeat(3 * 1024 * 1024);
+    const batch = batchOf("photos", 3, photograph);
+    same(
+      (await store.addMessages(key, batch)).messageCount,
+      3,
+      "A batch of 9 MiB, within the limit of 12, was not stored whole",
+    );
+    const found = await store.getMessages(key, { last: 3 });
+    same(brokenBatches(found), [], "Photographs of a batch are missing");
+    holds(
+      found.every(({ content }, index) => content === batch[index]?.content),
+      "A photograph came back changed",
+    );
+  });
+
+  test("a copied session appears with all its messages, title and state", async () => {
+    const namespace = subject.namespace();
+    const [near, far] = (await subject.handles(namespace, 2)) as [Handle, Handle];
+    const key = subject.key();
+    await near.addMessages(key, batchOf("a", 200));
+    await near.setTitle(key, "Kittens");
+    await near.setState(key, { facts: ["likes kittens"] });
+    for (let round = 0; round < 5; round++) {
+      const copy = subject.key();
+      const appears = (async () => {
+        for (;;) {
+          const found = await near.readSession(copy);
+          if (found.session !== undefined) return found;
+          await delay(1);
+        }
+      })();
+      const [, { session, messages }] = await Promise.all([far.forkSession(key, copy), appears]);
+      same(
+        {
+          messages: messages.length,
+          count: session?.messageCount,
+          title: session?.title,
+          state: session?.state,
+        },
+        { messages: 200, count: 200, title: "Kittens", state: { facts: ["likes kittens"] } },
+        "A reader saw a part of a copied session",
+      );
+    }
+  });
+
+  test("a batch that is refused leaves nothing behind", async () => {
+    const key = subject.key();
+    const absent = subject.key();
+    const store = subject.open(subject.namespace(), { limits: { batchBytes: 10_000 } });
+    await store.addMessages(key, [say("hello", { id: "a" })]);
+    const before = await store.readSession(key);
+    const bad = { callback: () => {} };
+    const batches: readonly [NewMessage[], Parameters<typeof refused>[1]][] = [
+      [[say("new"), say("not JSON", { options: bad })], "SERIALIZATION"],
+      [[say("new"), { role: "robot" as never, content: "?" }], "INVALID_MESSAGE"],
+      [[say("new", { id: "n" }), say("twice", { id: "n" })], "DUPLICATE_MESSAGE"],
+      [[say("new"), say("x".repeat(10_000))], "LIMIT_EXCEEDED"],
+    ];
+    for (const [batch, code] of batches) {
+      for (const target of [key, absent]) {
+        await refused(store.addMessages(target, batch), code, "A wrong batch was accepted");
+      }
+    }
+    await refused(
+      store.addMessages(key, [say("new"), say("other", { id: "a" })]),
+      "DUPLICATE_MESSAGE",
+      "Other content under a stored id was accepted",
+    );
+    same(await store.readSession(key), before, "A refused batch left something behind");
+    same(await store.getSession(absent), undefined, "A refused batch created a session");
+  });
+
+  if (subject.capabilities.survives !== "nothing") {
+    test("a process killed within large batches leaves each of them whole or absent", async () => {
+      const namespace = subject.namespace();
+      const key = subject.key();
+      for (let round = 0; round < 4; round++) {
+        const child = subject.child();
+        const handle = await child.open(subject, namespace);
+        let acknowledged = 0;
+        const args = { key, label: `r${round}`, batches: 1e9, size: 400 };
+        const ended = handle.run("append", args, () => acknowledged++).catch(() => undefined);
+        while (acknowledged === 0 && child.alive) await delay(1);
+        await delay(Math.random() * 40);
+        await child.kill();
+        await ended;
+      }
+      const { session, messages } = await subject.open(namespace).readSession(key);
+      same(brokenBatches(messages), [], "A killed process left a part of a batch behind");
+      same(session?.messageCount, messages.length, "A killed process left a wrong count behind");
+    });
+  }
+}

@@ -1,0 +1,281 @@
+import { test } from "vitest";
+import type { NewMessage } from "../messages.js";
+import { sessionKey } from "../session-key.js";
+import { holds, refused, same } from "./claims.js";
+import { ids, say, texts } from "./messages.js";
+import type { Handle } from "./remote.js";
+import type { Subject } from "./subject.js";
+
+/** A repeated append is one append. */
+export function idempotent(subject: Subject): void {
+  const namespace = subject.namespace();
+  const a = say("a", { id: "a" });
+  const b = say("b", { id: "b" });
+  const c = say("c", { id: "c" });
+
+  test("a repeated append changes nothing", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const first = await store.addMessages(key, [a, b]);
+    const before = await store.readSession(key);
+    same(await store.addMessages(key, [a, b]), first, "A retry has another result");
+    same(await store.addMessages(key, [b]), first, "A retry of a part has another result");
+    same(await store.addMessages(key, [b, a]), first, "A retry in other order is other");
+    same(await store.readSession(key), before, "A retried request stored a message twice");
+    const fresh = subject.open(namespace);
+    same(await fresh.addMessages(key, [a, b]), first, "A retry by another handle is other");
+    same(await fresh.readSession(key), before, "A retry by another handle changed the session");
+  });
+
+  test("a repeated append does not look at ifVersion", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const first = await store.addMessages(key, [a], { ifVersion: null });
+    same(
+      await store.addMessages(key, [a], { ifVersion: null }),
+      first,
+      "A client that repeats its first message is told of a conflict",
+    );
+    const second = await store.addMessages(key, [b], { ifVersion: first.version });
+    same(
+      await store.addMessages(key, [b], { ifVersion: first.version }),
+      second,
+      "A client that repeats a message is told of a conflict",
+    );
+    await refused(
+      store.addMessages(key, [b, c], { ifVersion: first.version }),
+      "VERSION_CONFLICT",
+      "A new message was appended in spite of ifVersion, because another one was a retry",
+    );
+  });
+
+  test("of a batch that is partly there, the missing ones are appended in its order", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    await store.addMessages(key, [b]);
+    const result = await store.addMessages(key, [say("d", { id: "d" }), a, b, c]);
+    same(
+      ids(await store.getMessages(key)),
+      ["b", "d", "a", "c"],
+      "A retry after half a failure lost or reordered messages",
+    );
+    same(result.messageCount, 4, "The count is wrong after a partial retry");
+  });
+
+  test("an id twice in one batch is refused", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    for (const write of [
+      () => store.addMessages(key, [a, b, a]),
+      () => store.addMessages(key, [a, say("other", { id: "a" })]),
+      () => store.setMessages(key, [a, b, a]),
+    ]) {
+      const error = await refused(write(), "DUPLICATE_MESSAGE", "An id was stored twice");
+      same((error as { ids?: unknown }).ids, ["a"], "The error does not name the id");
+    }
+    same(await store.getSession(key), undefined, "A refused batch created a session");
+  });
+
+  test("other content under a stored id is refused, and nothing is written", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const { version } = await store.addMessages(key, [a, b]);
+    const before = await store.readSession(key);
+    const others: NewMessage[] = [
+      say("A", { id: "a" }),
+      say("", { id: "a" }),
+      say("a ", { id: "a" }),
+      say("a\0", { id: "a" }),
+      { ...a, role: "assistant" },
+      { ...a, options: { toolCall: [] } },
+      { ...a, annotations: [] },
+      { ...a, content: [{ type: "text", text: "a" }] },
+      { ...a, createdAt: new Date(0) },
+    ];
+    for (const other of others) {
+      for (const options of [{}, { ifVersion: version }, { ifVersion: "stale" }]) {
+        const error = await refused(
+          store.addMessages(key, [c, other], options),
+          "DUPLICATE_MESSAGE",
+          "Another message under the same id was taken for a retry, and is lost",
+        );
+        same((error as { ids?: unknown }).ids, ["a"], "The error does not name the id");
+      }
+    }
+    same(await store.readSession(key), before, "A refused append changed the session");
+  });
+
+  test("content is compared as a value", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const options = { toolCall: [{ id: "1", name: "f", input: { x: 1, y: [1n, new Date(5)] } }] };
+    const first = await store.addMessages(key, [
+      { id: "m", role: "assistant", content: "x", options },
+    ]);
+    const turned = { toolCall: [{ input: { y: [1n, new Date(5)], x: 1 }, name: "f", id: "1" }] };
+    same(
+      await store.addMessages(key, [{ options: turned, content: "x", role: "assistant", id: "m" }]),
+      first,
+      "The same message with its keys in another order was taken for another one",
+    );
+    for (const input of [
+      { x: 1, y: [1, new Date(5)] },
+      { x: 1, y: ["1", new Date(5)] },
+      { x: 1, y: [1n, new Date(5).toISOString()] },
+      { x: 1, y: [new Date(5), 1n] },
+      { x: "1", y: [1n, new Date(5)] },
+    ]) {
+      const other = { toolCall: [{ id: "1", name: "f", input }] };
+      await refused(
+        store.addMessages(key, [{ id: "m", role: "assistant", content: "x", options: other }]),
+        "DUPLICATE_MESSAGE",
+        "A tool call with other arguments was taken for a retry",
+      );
+    }
+  });
+
+  test("a time that core filled in is not content, the caller's is", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const createdAt = new Date("2026-01-01T00:00:00.000Z");
+    const filled = await store.addMessages(key, [a]);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    same(
+      await store.addMessages(key, [a]),
+      filled,
+      "A retry a moment later was taken for another message",
+    );
+    const given = await store.addMessages(key, [{ ...b, createdAt }]);
+    same(
+      await store.addMessages(key, [{ ...b, createdAt: new Date(createdAt) }]),
+      given,
+      "A retry with the same time was taken for another message",
+    );
+    await refused(
+      store.addMessages(key, [{ ...b, createdAt: new Date(+createdAt + 1) }]),
+      "DUPLICATE_MESSAGE",
+      "A message with another time was taken for a retry",
+    );
+  });
+
+  test("an updated message is compared by its new content", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    await store.addMessages(key, [a, b]);
+    const updated = await store.updateMessage(key, "a", say("A"));
+    same(
+      await store.addMessages(key, [say("A", { id: "a" })]),
+      updated,
+      "The edited message, sent again, was taken for another one",
+    );
+    await refused(store.addMessages(key, [a]), "DUPLICATE_MESSAGE", "Old content was accepted");
+  });
+
+  test("a removed id may return", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    await store.addMessages(key, [a, b, c]);
+    await store.deleteMessage(key, 0);
+    await store.addMessages(key, [say("A", { id: "a" })]);
+    await store.deleteMessagesAfter(key, "b");
+    await store.addMessages(key, [say("C", { id: "c" })]);
+    await store.deleteLastMessage(key);
+    await store.addMessages(key, [c]);
+    same(texts(await store.getMessages(key)), ["b", "c"], "A removed id could not return");
+    await store.setMessages(key, [b]);
+    await store.addMessages(key, [a, c]);
+    same(texts(await store.getMessages(key)), ["b", "a", "c"], "A replaced id could not return");
+    await store.deleteMessages(key);
+    await store.addMessages(key, [say("anew", { id: "b" })]);
+    same(texts(await store.getMessages(key)), ["anew"], "An erased id could not return");
+  });
+
+  test("an id belongs to its session alone", async () => {
+    const store = subject.open(namespace);
+    const user = subject.user();
+    const keys = [
+      sessionKey({ user }),
+      sessionKey({ user, conversation: "other" }),
+      sessionKey({ tenant: "t1", user }),
+      sessionKey({ tenant: "t2", user }),
+    ];
+    for (const key of keys) await store.addMessages(key, [say(`of ${key}`, { id: "m" }), a]);
+    for (const key of keys) {
+      same(
+        texts(await store.getMessages(key)),
+        [`of ${key}`, "a"],
+        "The same message id in another session or tenant moved the message there",
+      );
+    }
+    await store.deleteMessage(keys[0] as string, 0);
+    await store.updateMessage(keys[1] as string, "m", say("edited"));
+    same(
+      texts(await store.getMessages(keys[2] as string)),
+      [`of ${keys[2]}`, "a"],
+      "Editing one session changed another with the same message id",
+    );
+  });
+
+  test("messages without ids are different messages", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const message = say("yes");
+    await store.addMessages(key, [message, message]);
+    await store.addMessages(key, [message]);
+    const found = await store.getMessages(key);
+    same(texts(found), ["yes", "yes", "yes"], "Saying the same again was taken for a retry");
+    same(new Set(ids(found)).size, 3, "Messages were given equal ids");
+  });
+
+  test("the same message sent by many at once is stored once", async () => {
+    const handles = await subject.handles(namespace, 4);
+    for (let round = 0; round < 10; round++) {
+      const key = subject.key();
+      if (round % 2 === 0) await (handles[0] as Handle).addMessages(key, [say("before")]);
+      const batch = [say("x", { id: "x" }), say("y", { id: "y" })];
+      const results = await Promise.all(handles.map((handle) => handle.addMessages(key, batch)));
+      const { session, messages } = await (handles[0] as Handle).readSession(key);
+      same(
+        ids(messages).filter((id) => id === "x" || id === "y"),
+        ["x", "y"],
+        "Two racing retries stored a message twice",
+      );
+      same(session?.messageCount, messages.length, "Racing retries left a wrong count");
+      for (const result of results) {
+        same(
+          result,
+          { version: session?.version, messageCount: messages.length },
+          "Racing retries had different results",
+        );
+      }
+    }
+  });
+
+  test("of different messages under one id sent at once, one is stored", async () => {
+    const handles = await subject.handles(namespace, 4);
+    for (let round = 0; round < 10; round++) {
+      const key = subject.key();
+      if (round % 2 === 0) await (handles[0] as Handle).addMessages(key, [say("before")]);
+      const results = await Promise.allSettled(
+        handles.map((handle, index) =>
+          handle.addMessages(key, [say(`from ${index}`, { id: "x" }), say(`and ${index}`)]),
+        ),
+      );
+      const winners = results.flatMap(({ status }, index) =>
+        status === "fulfilled" ? [index] : [],
+      );
+      same(winners.length, 1, "Several writers were told that their message has the id");
+      for (const result of results) {
+        holds(
+          result.status === "fulfilled" || result.reason.code === "DUPLICATE_MESSAGE",
+          "A racing duplicate failed otherwise",
+        );
+      }
+      same(
+        texts(await (handles[0] as Handle).getMessages(key)).filter((text) => text !== "before"),
+        [`from ${winners[0]}`, `and ${winners[0]}`],
+        "What is stored is not what was acknowledged",
+      );
+    }
+  });
+}

@@ -1,0 +1,233 @@
+import fc from "fast-check";
+import { test } from "vitest";
+import type { ChatStore } from "../chat-store.js";
+import {
+  parseSessionKey,
+  rawSessionKey,
+  type SessionKeyParts,
+  sessionKey,
+} from "../session-key.js";
+import { anyKeyParts } from "./arbitraries.js";
+import { same } from "./claims.js";
+import { say, texts } from "./messages.js";
+import type { Subject } from "./subject.js";
+
+const long = "x".repeat(500);
+
+/** Parts that a careless store takes for one another. */
+const neighbours: readonly SessionKeyParts[] = [
+  // One is the beginning of the other.
+  ..."user1 user10 user100 user user1: user1/".split(" ").map((user) => ({ user })),
+  { user: "user1", conversation: "0" },
+  { user: "user1", conversation: "00" },
+  { user: "user10", conversation: "1" },
+  // The same characters, divided otherwise.
+  { tenant: "a", user: "b", conversation: "c" },
+  { tenant: "a", user: "c", conversation: "b" },
+  { tenant: "b", user: "a", conversation: "c" },
+  { user: "a", conversation: "b" },
+  { tenant: "a", user: "b" },
+  { tenant: "b", user: "a" },
+  { user: "a/b" },
+  { user: "a%2Fb" },
+  { user: "a%252Fb" },
+  { user: "a", conversation: "b/c" },
+  { user: "a/b", conversation: "c" },
+  { user: "a:b" },
+  { tenant: "a", user: "u:b" },
+  { user: "t:a" },
+  // Case and normal form.
+  ..."Alice alice ALICE é e\u0301 ß SS ss İ i I ı Å \u212b".split(" ").map((user) => ({ user })),
+  // What is special in SQL, LIKE, regular expressions, globs, paths, Redis, MongoDB and JavaScript.
+  ..."% _ us%r us_r user* user? [a-z] ^a a$ . .. ~ * ** {a} a{b}c } { {} $where $gt a.b a,b a=b a|b"
+    .split(" ")
+    .map((user) => ({ user })),
+  ...[
+    "'",
+    '"',
+    "`",
+    "\\",
+    "\\\\",
+    "a;b",
+    "--",
+    "a b",
+    " a",
+    "a ",
+    "\u00a0",
+    "\u200b",
+    "con",
+    "nul",
+    "aux",
+  ].map((user) => ({ user })),
+  ..."__proto__ constructor prototype toString hasOwnProperty null undefined 0 -1 NaN true"
+    .split(" ")
+    .map((user) => ({ user })),
+  // Order differs between UTF-16 and UTF-8.
+  { user: "\uffee" },
+  { user: "\u{10000}" },
+  { user: "👩‍👩‍👧" },
+  // As long as a key may be, equal but for the end.
+  { user: `${long}a` },
+  { user: `${long}b` },
+  { user: "z", conversation: `${long}a` },
+  { user: "z", conversation: `${long}b` },
+];
+
+/** No key reads another's data, whatever characters it holds. */
+export function isolated(subject: Subject): void {
+  test("keys that look alike do not share a session", async () => {
+    const store = subject.open(subject.namespace());
+    const keys = [
+      ...neighbours.map(sessionKey),
+      rawSessionKey("user1"),
+      rawSessionKey("u:user1"),
+      rawSessionKey("t:a/u:b"),
+      rawSessionKey("raw:user1"),
+    ];
+    await Promise.all(keys.map((key) => store.addMessages(key, [say(key, { id: "m" })])));
+    await Promise.all(
+      keys.map(async (key) => {
+        same(texts(await store.getMessages(key)), [key], `${key} shows another user's messages`);
+      }),
+    );
+    same(
+      [...(await store.getKeys())].sort(),
+      [...keys].sort(),
+      "getKeys() does not return exactly the keys that were written",
+    );
+    for (const parts of neighbours) {
+      const { tenant, user } = parts;
+      const expected = keys.filter((key) => {
+        const parsed = parseSessionKey(key);
+        return "user" in parsed && parsed.user === user && parsed.tenant === tenant;
+      });
+      same(
+        (await listAll(store, { tenant, user })).sort(),
+        [...expected].sort(),
+        `The list of ${JSON.stringify({ tenant, user })} shows other users' sessions`,
+      );
+    }
+
+    // Erasing some must leave the others alone.
+    const remaining = new Set<string>(keys);
+    for (const parts of neighbours.filter((_, index) => index % 3 === 0)) {
+      const key = sessionKey(parts);
+      if (remaining.delete(key)) await store.deleteMessages(key);
+    }
+    for (const { tenant, user } of neighbours.filter((_, index) => index % 7 === 0)) {
+      await store.deleteSessions({ tenant, user });
+      for (const key of remaining) {
+        const parsed = parseSessionKey(key);
+        if ("user" in parsed && parsed.user === user && parsed.tenant === tenant) {
+          remaining.delete(key);
+        }
+      }
+    }
+    same(
+      [...(await store.getKeys())].sort(),
+      [...remaining].sort(),
+      "Erasing a session or a user took others with it, or left some",
+    );
+    for (const key of remaining) {
+      same(texts(await store.getMessages(key)), [key], "Erasing others changed a session");
+    }
+  });
+
+  test("a user without a tenant is not that user of any tenant", async () => {
+    const store = subject.open(subject.namespace());
+    const user = "alice";
+    const keys = [
+      sessionKey({ user }),
+      sessionKey({ tenant: "acme", user }),
+      sessionKey({ tenant: "globex", user }),
+    ];
+    for (const key of keys) await store.addMessages(key, [say(key)]);
+    same(await listAll(store, { user }), [keys[0]], "A tenant's sessions show without the tenant");
+    same(await listAll(store, { tenant: "acme", user }), [keys[1]], "Tenants are mixed up");
+    same(await listAll(store, { tenant: "acme" }), [keys[1]], "A tenant's list is wrong");
+    same(await store.deleteSessions({ user }), 1, "Erasing a user erased those of tenants");
+    same([...(await store.getKeys())].sort(), keys.slice(1).sort(), "The wrong user was erased");
+  });
+
+  test("any two keys are two sessions", async () => {
+    const store = subject.open(subject.namespace());
+    const several = fc.uniqueArray(anyKeyParts, {
+      selector: sessionKey,
+      minLength: 2,
+      maxLength: 6,
+    });
+    await fc.assert(
+      fc.asyncProperty(several, async (parts) => {
+        const keys = parts.map(sessionKey);
+        for (const key of keys) await store.setMessages(key, [say(key)]);
+        for (const key of keys) {
+          same(texts(await store.getMessages(key)), [key], "A key shows another's messages");
+        }
+        same([...(await store.getKeys())].sort(), [...keys].sort(), "The list of keys is wrong");
+        for (const key of keys) await store.deleteMessages(key);
+        same([...(await store.getKeys())], [], "An erased session is still listed");
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  test("namespaces share nothing, and one of them is one", async () => {
+    const base = subject.namespace();
+    // One begins with the other; `_` is any character to LIKE.
+    const namespaces = [base, `${base}0`, `${base}_a`, `${base}xa`];
+    const key = subject.key();
+    const stores = namespaces.map((namespace) => subject.open(namespace));
+    for (const [index, store] of stores.entries()) {
+      same(
+        [...(await store.getKeys())],
+        [],
+        "A new namespace is not empty: the factory's options do not isolate",
+      );
+      await store.addMessages(key, [say(`in ${index}`, { id: "m" })]);
+      await store.setTitle(key, `${index}`);
+    }
+    for (const [index, namespace] of namespaces.entries()) {
+      const { session, messages } = await subject.open(namespace).readSession(key);
+      same(
+        [texts(messages), session?.title],
+        [[`in ${index}`], `${index}`],
+        "Two stores with different prefixes, tables or folders share data",
+      );
+    }
+    await (stores[0] as ChatStore).deleteMessages(key);
+    await (stores[0] as ChatStore).purgeExpired();
+    for (const store of stores.slice(1)) {
+      same((await store.getMessages(key)).length, 1, "Erasing in one store erased in another");
+    }
+  });
+
+  test("state entries with names of the language's own are entries", async () => {
+    const key = subject.key();
+    const namespace = subject.namespace();
+    const store = subject.open(namespace);
+    await store.addMessages(key, [say("hello")]);
+    same((await store.getSession(key))?.state, {}, "A session without state has some");
+    await store.setState(key, { constructor: 1, toString: 2, hasOwnProperty: 3 });
+    await store.setState(key, { toString: null, valueOf: 4 });
+    same(
+      (await subject.open(namespace).getSession(key))?.state,
+      { constructor: 1, hasOwnProperty: 3, valueOf: 4 },
+      "State named like a method was lost",
+    );
+  });
+}
+
+/** All keys of a list, page by page. */
+async function listAll(
+  store: ChatStore,
+  scope: { readonly tenant?: string | undefined; readonly user?: string | undefined },
+): Promise<string[]> {
+  const keys: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await store.listSessions({ ...scope, cursor });
+    keys.push(...page.sessions.map(({ key }) => key));
+    cursor = page.cursor;
+  } while (cursor !== undefined);
+  return keys;
+}

@@ -1,0 +1,250 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { inspect } from "node:util";
+import { describe, test } from "vitest";
+import type { ChatStore } from "../chat-store.js";
+import { ChatStoreError, type ErrorCode } from "../errors.js";
+import { sessionKey } from "../session-key.js";
+import { holds, rejection, same, within } from "./claims.js";
+import { ids, say } from "./messages.js";
+import { need, type Subject } from "./subject.js";
+
+type Call = (store: ChatStore, key: string) => Promise<unknown>;
+
+const elsewhere = sessionKey({ user: "nobody", conversation: "elsewhere" });
+
+/** Every method that needs the engine. */
+export const calls: Readonly<Record<string, Call>> = {
+  open: (store) => store.open(),
+  addMessage: (store, key) => store.addMessage(key, say("x")),
+  "addMessage at a position": (store, key) => store.addMessage(key, say("x"), 0),
+  addMessages: (store, key) => store.addMessages(key, [say("x"), say("y")]),
+  "addMessages of nothing": (store, key) => store.addMessages(key, []),
+  setMessages: (store, key) => store.setMessages(key, [say("x")]),
+  updateMessage: (store, key) => store.updateMessage(key, "a", say("x")),
+  deleteMessage: (store, key) => store.deleteMessage(key, 0),
+  deleteLastMessage: (store, key) => store.deleteLastMessage(key),
+  deleteMessagesAfter: (store, key) => store.deleteMessagesAfter(key, "a"),
+  deleteMessages: (store, key) => store.deleteMessages(key),
+  setState: (store, key) => store.setState(key, { x: 1 }),
+  setTitle: (store, key) => store.setTitle(key, "x"),
+  forkSession: (store, key) => store.forkSession(key, elsewhere),
+  importSession: (store, key) =>
+    store.importSession(key, {
+      messages: [say("x")],
+      createdAt: new Date(0),
+      updatedAt: new Date(0),
+    }),
+  getMessages: (store, key) => store.getMessages(key),
+  getSession: (store, key) => store.getSession(key),
+  readSession: (store, key) => store.readSession(key, { last: 1 }),
+  getKeys: (store) => store.getKeys(),
+  "listSessions of a user": (store) => store.listSessions({ user: "alice" }),
+  "listSessions of all": (store) => store.listSessions({}),
+  deleteSessions: (store) => store.deleteSessions({ user: "alice" }),
+  purgeExpired: (store) => store.purgeExpired(),
+};
+
+/** The password that `unreachable` options carry, where they can. */
+const secret = "hunter2-canary";
+
+/** Failures are typed errors, and nothing is swallowed. */
+export function failsClearly(subject: Subject): void {
+  const namespace = subject.namespace();
+
+  const keyed = Object.entries(calls).filter(([, call]) => call.length === 2);
+  test("a wrong key is refused by every method", async () => {
+    const store = subject.open(namespace);
+    const wrong = [
+      "chat_history",
+      "",
+      "user1",
+      "u:",
+      "u:a/b",
+      "u:a%2fb",
+      "t:a",
+      "u:a\0",
+      "u:\ud800",
+    ];
+    for (const key of [...wrong, undefined, null, 42, {}]) {
+      for (const [name, call] of keyed) {
+        await fails(() => call(store, key as string), "INVALID_SESSION_KEY", `${name}(${key})`);
+      }
+    }
+    const error = await rejection(store.getMessages("chat_history"), "A shared key is accepted");
+    holds(
+      error.message.includes("sessionKey("),
+      "LlamaIndex's default key is refused without saying what to do",
+    );
+    for (const scope of [{ user: "" }, { user: "\0" }, { tenant: "", user: "a" }]) {
+      await fails(() => store.listSessions(scope), "INVALID_SESSION_KEY", "listSessions");
+      await fails(() => store.deleteSessions(scope), "INVALID_SESSION_KEY", "deleteSessions");
+    }
+    same([...(await store.getKeys())], [], "A refused call wrote something");
+  });
+
+  test("wrong arguments are refused before anything is written", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    await store.addMessages(key, [say("a", { id: "a" })]);
+    const before = await store.readSession(key);
+    const anything = (value: unknown) => value as never;
+    const cases: readonly (readonly [ErrorCode, () => Promise<unknown>])[] = [
+      ...[
+        anything(null),
+        anything("hello"),
+        anything({ role: "tool", content: "x" }),
+        anything({ role: "user" }),
+        anything({ role: "user", content: 5 }),
+        anything({ role: "user", content: [{}] }),
+        anything({ role: "user", content: "x", id: "" }),
+        anything({ role: "user", content: "x", id: 5 }),
+        anything({ role: "user", content: "x", id: "x".repeat(513) }),
+        anything({ role: "user", content: "x", createdAt: "2026-01-01" }),
+        anything({ role: "user", content: "x", createdAt: new Date(Number.NaN) }),
+        anything({ role: "user", content: "x", options: "x" }),
+        anything({ role: "user", content: "x", annotations: {} }),
+      ].flatMap((message): [ErrorCode, () => Promise<unknown>][] => [
+        ["INVALID_MESSAGE", () => store.addMessage(key, message)],
+        ["INVALID_MESSAGE", () => store.addMessages(key, [say("x"), message])],
+        ["INVALID_MESSAGE", () => store.setMessages(key, [message])],
+      ]),
+      ["INVALID_MESSAGE", () => store.addMessages(key, anything("hello"))],
+      ["INVALID_MESSAGE", () => store.addMessages(key, anything(undefined))],
+      ["INVALID_MESSAGE", () => store.updateMessage(key, "a", say("x", { id: "b" }))],
+      ["INVALID_OPTIONS", () => store.addMessages(key, [], { ifVersion: anything(1) })],
+      ["INVALID_OPTIONS", () => store.deleteMessagesAfter(key, "")],
+      ["INVALID_OPTIONS", () => store.setTitle(key, anything(5))],
+      ["INVALID_OPTIONS", () => store.setState(key, anything(null))],
+      ["INVALID_OPTIONS", () => store.setState(key, { "a b": 1 })],
+      ["INVALID_OPTIONS", () => store.setState(key, { "": 1 })],
+      ["INVALID_OPTIONS", () => store.setState(key, { __proto_: 1, $x: 1 })],
+      ["SERIALIZATION", () => store.setState(key, { entry: { f: () => {} } })],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { last: -1 })],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { last: 1.5 })],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { last: 1, after: "a" })],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { before: "a", after: "a" })],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { before: "" })],
+      ["INVALID_OPTIONS", () => store.listSessions({ limit: 0 })],
+      ["INVALID_OPTIONS", () => store.listSessions({ limit: 1_001 })],
+      ["INVALID_OPTIONS", () => store.listSessions({ cursor: "garbage" })],
+      ["INVALID_OPTIONS", () => store.listSessions({ user: "alice", cursor: "garbage" })],
+      ["MESSAGE_NOT_FOUND", () => store.updateMessage(key, "gone", say("x"))],
+      ["MESSAGE_NOT_FOUND", () => store.updateMessage(subject.key(), "gone", say("x"))],
+      ["MESSAGE_NOT_FOUND", () => store.deleteMessagesAfter(key, "gone")],
+      ["MESSAGE_NOT_FOUND", () => store.deleteMessagesAfter(subject.key(), "gone")],
+      ["MESSAGE_NOT_FOUND", () => store.getMessages(key, { after: "gone" })],
+      ["MESSAGE_NOT_FOUND", () => store.getMessages(key, { before: "gone", limit: 5 })],
+      ["MESSAGE_NOT_FOUND", () => store.forkSession(key, subject.key(), { upTo: "gone" })],
+      ["SESSION_NOT_FOUND", () => store.forkSession(subject.key(), subject.key())],
+      ["VERSION_CONFLICT", () => store.forkSession(key, key)],
+    ];
+    for (const [code, call] of cases) await fails(call, code, String(call));
+    same(await store.readSession(key), before, "A refused call changed the session");
+  });
+
+  describe("an engine that cannot be reached", () => {
+    test("makes every method reject in time, without a secret", async (context) => {
+      const options = need(context, subject.unreachable, "unreachable");
+      const timeout = 1_000;
+      const key = subject.key("x");
+      const store = subject.openWith({ ...options, timeout, onError: () => {} });
+      for (const [name, call] of Object.entries(calls)) {
+        const loss = `${name} on an engine that cannot be reached`;
+        const error = await within(timeout + 9_000, rejection(call(store, key), loss), loss);
+        holds(
+          error.code === "BACKEND" || error.code === "TIMEOUT",
+          `${loss} failed otherwise: ${error.stack}`,
+        );
+        holds(typeof error.retryable === "boolean", `${loss}: no \`retryable\``);
+        const shown = inspect(error, { depth: 10 }) + JSON.stringify(error);
+        holds(!shown.includes(secret), `${loss}: the password is in the error: ${error.message}`);
+      }
+      await within(timeout + 9_000, store.close(), "close() of a store that never opened");
+    });
+
+    test("loses no write in silence", async (context) => {
+      const options = need(context, subject.unreachable, "unreachable");
+      const heard: string[] = [];
+      const onError = ({ code }: { code: string }) => heard.push(code);
+      const store = subject.openWith({ ...options, timeout: 500, onError });
+      void store.addMessage(subject.key(), say("nobody awaits this"));
+      const error = await rejection(store.flush(), "flush() said that a lost write is stored");
+      holds(["BACKEND", "TIMEOUT"].includes(error.code), `flush() threw ${error.code}`);
+      same(heard, [error.code], "onError was not told of a lost write");
+    });
+  });
+
+  describe("cut connections", () => {
+    test("do not lose, double or reorder appends, and the store recovers", async (context) => {
+      const cut = need(context, subject.hooks.cutConnections, "cutConnections");
+      const own = subject.namespace();
+      const store = subject.open(own);
+      const keys = Array.from({ length: 4 }, () => subject.key());
+      const count = 60;
+      await Promise.all(keys.map((key) => store.addMessages(key, [say("first", { id: "first" })])));
+      const appends = keys.map(async (key) => {
+        for (let n = 0; n < count; n++) {
+          await store.addMessages(key, [say(`${n}`, { id: `${n}` })]);
+          if (n % 20 === 10) await delay(5);
+        }
+      });
+      const cuts = (async () => {
+        for (let round = 0; round < 4; round++) {
+          await delay(15);
+          await cut(own);
+        }
+      })();
+      await Promise.all([...appends, cuts]);
+      const expected = ["first", ...Array.from({ length: count }, (_, n) => `${n}`)];
+      for (const key of keys) {
+        same(
+          ids(await store.getMessages(key)),
+          expected,
+          "A broken connection lost, doubled or reordered messages",
+        );
+      }
+    });
+
+    test("under a call do not crash the process or leave the store unusable", async (context) => {
+      const cut = need(context, subject.hooks.cutConnections, "cutConnections");
+      const own = subject.namespace();
+      const store = subject.open(own, { onError: () => {} });
+      const key = subject.key();
+      await store.addMessages(key, [say("a", { id: "a" }), say("b", { id: "b" })]);
+      for (let round = 0; round < 5; round++) {
+        const replaced = [say(`${round}`, { id: `${round}` })];
+        const writes = [
+          store.setMessages(key, replaced),
+          store.setTitle(key, `${round}`),
+          store.getMessages(key),
+          store.listSessions({ user: "alice" }),
+        ];
+        await cut(own);
+        for (const result of await Promise.allSettled(writes)) {
+          holds(
+            result.status === "fulfilled" ||
+              result.reason instanceof ChatStoreError ||
+              "code" in result.reason,
+            "A broken connection threw an error that is not typed",
+          );
+        }
+        await store.setMessages(key, replaced);
+        same(ids(await store.getMessages(key)), [`${round}`], "The store did not recover");
+      }
+    });
+  });
+}
+
+/** The call returns a promise that rejects with this code, and does not throw. */
+async function fails(call: () => Promise<unknown>, code: ErrorCode, what: string): Promise<void> {
+  let promise: Promise<unknown>;
+  try {
+    promise = call();
+  } catch (error) {
+    throw new Error(`${what} threw at once instead of rejecting`, { cause: error });
+  }
+  const error = await rejection(promise, `${what} was accepted`);
+  same(error.code, code, `${what} failed otherwise: ${error.stack}`);
+  holds(error instanceof Error && error.message.length > 0, `${what}: an error without a message`);
+  same(error.retryable, false, `${what}: a wrong call is not worth repeating`);
+}

@@ -1,0 +1,382 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, test } from "vitest";
+import type { ChatStore } from "../chat-store.js";
+import { type SessionKey, sessionKey } from "../session-key.js";
+import { holds, refused, same } from "./claims.js";
+import { ids, say } from "./messages.js";
+import type { Handle } from "./remote.js";
+import type { Subject } from "./subject.js";
+
+const short = 300;
+const minute = 60_000;
+/** Engines count in whole milliseconds, and not all from the same instant. */
+const margin = 60;
+
+type Change = (store: ChatStore, key: string) => Promise<unknown>;
+const changes: Readonly<Record<string, Change>> = {
+  addMessages: (store, key) => store.addMessages(key, [say("new")]),
+  "addMessage at a position": (store, key) => store.addMessage(key, say("new"), 0),
+  setMessages: (store, key) => store.setMessages(key, [say("new")]),
+  updateMessage: (store, key) => store.updateMessage(key, "a", say("new")),
+  deleteMessage: (store, key) => store.deleteMessage(key, 0),
+  deleteLastMessage: (store, key) => store.deleteLastMessage(key),
+  deleteMessagesAfter: (store, key) => store.deleteMessagesAfter(key, "a"),
+  setTitle: (store, key) => store.setTitle(key, "new"),
+  setState: (store, key) => store.setState(key, { facts: "new" }),
+};
+const unchanging: Readonly<Record<string, Change>> = {
+  "a retried append": (store, key) => store.addMessages(key, ab),
+  "the same title": (store, key) => store.setTitle(key, "old"),
+  "the same state": (store, key) => store.setState(key, { facts: "old" }),
+  "the same message": (store, key) => store.updateMessage(key, "a", say("a")),
+  "an empty batch": (store, key) => store.addMessages(key, []),
+  reading: (store, key) => store.readSession(key),
+};
+const ab = [say("a", { id: "a" }), say("b", { id: "b" })];
+
+/** A session idle for its `ttl` is absent everywhere at once. */
+export function expires(subject: Subject): void {
+  const namespace = subject.namespace();
+
+  /** Sessions that have expired a moment ago. */
+  async function expired(store: ChatStore, count: number): Promise<SessionKey[]> {
+    const keys = Array.from({ length: count }, () => subject.key("old"));
+    await Promise.all(keys.map((key) => begin(store, key)));
+    await delay(short + margin);
+    return keys;
+  }
+
+  test("an expired session is absent for every reader", async () => {
+    const own = subject.namespace();
+    const store = subject.open(own, { ttl: short });
+    const user = subject.user();
+    const key = sessionKey({ tenant: "acme", user });
+    await begin(store, key);
+    const living = sessionKey({ tenant: "acme", user, conversation: "living" });
+    await subject.open(own).addMessages(living, [say("living")]);
+    await delay(short + margin);
+    const readers = [
+      store,
+      subject.open(own),
+      subject.open(own, { ttl: minute }),
+      await subject.far(own),
+    ];
+    for (const reader of readers) {
+      const loss = "An expired session is still shown by";
+      same(await reader.getSession(key), undefined, `${loss} getSession`);
+      same(
+        await reader.readSession(key),
+        { session: undefined, messages: [] },
+        `${loss} readSession`,
+      );
+      for (const options of [{}, { last: 1 }, { limit: 1 }, { after: "a" }, { before: "b" }]) {
+        same(
+          await reader.getMessages(key, options),
+          [],
+          `${loss} getMessages(${JSON.stringify(options)})`,
+        );
+      }
+      for (const scope of [{ tenant: "acme", user }, { tenant: "acme" }, {}]) {
+        const { sessions } = await reader.listSessions(scope);
+        same(
+          sessions.map((session) => session.key),
+          [living],
+          `${loss} listSessions(${JSON.stringify(scope)})`,
+        );
+      }
+      same([...(await reader.getKeys())], [living], `${loss} getKeys`);
+      await refused(
+        reader.forkSession(key, subject.key()),
+        "SESSION_NOT_FOUND",
+        `${loss} forkSession`,
+      );
+    }
+  });
+
+  test("an expired session is absent for every writer", async () => {
+    const store = subject.open(namespace, { ttl: short });
+    const fresh = subject.open(namespace);
+    const names = [
+      "append",
+      "ifVersion",
+      "setTitle",
+      "setState",
+      "setMessages",
+      "insert",
+      "update",
+      "truncate",
+      "deleteLast",
+      "delete",
+      "erase",
+      "eraseUser",
+      "fork",
+      "import",
+    ] as const;
+    const keys = await expired(store, names.length);
+    const key = Object.fromEntries(names.map((name, index) => [name, keys[index]])) as Record<
+      (typeof names)[number],
+      SessionKey
+    >;
+    const loss = "An expired session had an effect on";
+
+    // Other content under the old ids: the old messages are no duplicates.
+    const anew = [say("A", { id: "a" }), say("C", { id: "c" })];
+    await fresh.addMessages(key.append, anew);
+    const { session, messages } = await fresh.readSession(key.append);
+    same(
+      {
+        ids: ids(messages),
+        count: session?.messageCount,
+        title: session?.title,
+        state: session?.state,
+        expiresAt: session?.expiresAt,
+      },
+      { ids: ["a", "c"], count: 2, title: undefined, state: {}, expiresAt: undefined },
+      `${loss} addMessages, which should have begun a new session`,
+    );
+    await refused(
+      fresh.addMessages(key.ifVersion, anew, { ifVersion: "old" }),
+      "VERSION_CONFLICT",
+      `${loss} ifVersion`,
+    );
+    await fresh.addMessages(key.ifVersion, anew, { ifVersion: null });
+    await fresh.setTitle(key.setTitle, "new");
+    await fresh.setState(key.setState, { other: 1 });
+    await fresh.setMessages(key.setMessages, anew);
+    await fresh.addMessage(key.insert, say("new", { id: "new" }), 0);
+    const expected: [SessionKey, string[], string | undefined, object][] = [
+      [key.ifVersion, ["a", "c"], undefined, {}],
+      [key.setTitle, [], "new", {}],
+      [key.setState, [], undefined, { other: 1 }],
+      [key.setMessages, ["a", "c"], undefined, {}],
+      [key.insert, ["new"], undefined, {}],
+    ];
+    for (const [one, messageIds, title, state] of expected) {
+      const found = await fresh.readSession(one);
+      same(
+        [
+          ids(found.messages),
+          found.session?.messageCount,
+          found.session?.title,
+          found.session?.state,
+        ],
+        [messageIds, messageIds.length, title, state],
+        `${loss} a write that should have begun a new session`,
+      );
+      same(found.session?.expiresAt, undefined, "A new session inherited an old one's expiry");
+    }
+    const nothing = { version: null, messageCount: 0 };
+    await refused(
+      fresh.updateMessage(key.update, "a", say("x")),
+      "MESSAGE_NOT_FOUND",
+      `${loss} updateMessage`,
+    );
+    await refused(
+      fresh.deleteMessagesAfter(key.truncate, "a"),
+      "MESSAGE_NOT_FOUND",
+      `${loss} deleteMessagesAfter`,
+    );
+    same(await fresh.deleteLastMessage(key.deleteLast), nothing, `${loss} deleteLastMessage`);
+    same(await fresh.deleteMessage(key.delete, 0), nothing, `${loss} deleteMessage`);
+    same(await fresh.deleteMessages(key.erase), nothing, `${loss} deleteMessages`);
+    await fresh.forkSession(key.append, key.fork);
+    same(ids(await fresh.getMessages(key.fork)), ["a", "c"], `${loss} forkSession`);
+    const times = { createdAt: new Date(1), updatedAt: new Date(2) };
+    await fresh.importSession(key.import, { messages: anew, ...times });
+    same(ids(await fresh.getMessages(key.import)), ["a", "c"], `${loss} importSession`);
+
+    // Begun anew without a ttl, they stay.
+    await delay(short + margin);
+    await fresh.purgeExpired();
+    for (const one of [key.append, key.ifVersion, key.setMessages, key.fork, key.import]) {
+      same(ids(await fresh.getMessages(one)), ["a", "c"], "A new session died with an old one");
+    }
+  });
+
+  test("erasing a user counts the living only", async () => {
+    const user = subject.user();
+    const store = subject.open(namespace, { ttl: short });
+    await begin(store, sessionKey({ user, conversation: "old" }));
+    await delay(short + margin);
+    const fresh = subject.open(namespace);
+    await fresh.addMessages(sessionKey({ user, conversation: "new" }), [say("x")]);
+    same(await fresh.deleteSessions({ user }), 1, "An expired session was counted");
+  });
+
+  test("every change sets the expiry anew", async () => {
+    const first = subject.open(namespace, { ttl: 10 * minute });
+    const second = subject.open(namespace, { ttl: 60 * minute });
+    for (const [name, change] of Object.entries(changes)) {
+      const key = subject.key();
+      await begin(first, key);
+      const before = await expiryOf(first, key);
+      await change(second, key);
+      const after = await expiryOf(second, key);
+      holds(
+        Number(after) - Number(before) > 40 * minute,
+        `${name} did not extend the session: a conversation in use is forgotten`,
+      );
+    }
+    const key = subject.key();
+    await begin(first, key);
+    const session = await first.getSession(key);
+    const lifetime = Number(session?.expiresAt) - Number(session?.updatedAt);
+    holds(
+      Math.abs(lifetime - 10 * minute) < 5_000,
+      `A session with a ttl of ten minutes lives for ${lifetime} ms after its last change`,
+    );
+  });
+
+  test("what changes nothing does not extend", async () => {
+    const first = subject.open(namespace, { ttl: 10 * minute });
+    const second = subject.open(namespace, { ttl: 60 * minute });
+    const key = subject.key();
+    await begin(first, key);
+    const before = await expiryOf(first, key);
+    for (const [name, call] of Object.entries(unchanging)) {
+      await call(second, key);
+      same(await expiryOf(second, key), before, `${name} kept an idle session alive`);
+    }
+  });
+
+  test("a handle without ttl leaves expiry alone", async () => {
+    const first = subject.open(namespace, { ttl: 10 * minute });
+    const second = subject.open(namespace);
+    for (const [name, change] of Object.entries(changes)) {
+      const key = subject.key();
+      await begin(first, key);
+      const before = await expiryOf(first, key);
+      await change(second, key);
+      same(await expiryOf(second, key), before, `${name} without ttl changed the expiry`);
+    }
+    const key = subject.key();
+    await second.addMessages(key, ab);
+    same(await expiryOf(second, key), undefined, "A session without ttl expires");
+    await first.setTitle(key, "new");
+    holds((await expiryOf(first, key)) !== undefined, "A handle with ttl set no expiry");
+  });
+
+  test("a session lives as a whole, not message by message", async () => {
+    const later = subject.open(namespace, { ttl: 10 * minute });
+    for (let ttl = 1_000; ; ttl *= 2) {
+      const key = subject.key();
+      const store = subject.open(namespace, { ttl });
+      await begin(store, key);
+      const { messageCount } = await later.addMessages(key, [say("c", { id: "c" })]);
+      // On a machine that took longer than the ttl for this, the session was gone by then.
+      if (messageCount !== 3) continue;
+      await delay(ttl + margin);
+      const { session, messages } = await later.readSession(key);
+      same(
+        [ids(messages), session?.title, session?.state],
+        [["a", "b", "c"], "old", { facts: "old" }],
+        "A session in use lost its older messages, its title or its state",
+      );
+      return;
+    }
+  });
+
+  test("a copy lives by the handle that made it", async () => {
+    const store = subject.open(namespace, { ttl: 10 * minute });
+    const [from, kept, expiring] = [subject.key(), subject.key(), subject.key()];
+    await begin(store, from);
+    await subject.open(namespace).forkSession(from, kept);
+    await subject.open(namespace, { ttl: 60 * minute }).forkSession(from, expiring);
+    same(await expiryOf(store, kept), undefined, "A copy inherited an expiry");
+    holds(Number(await expiryOf(store, expiring)) > Date.now() + 30 * minute, "It has no expiry");
+  });
+
+  if (subject.capabilities.sweepsItself) {
+    test("the engine sweeps by itself: purgeExpired finds nothing to do", async () => {
+      const store = subject.open(namespace, { ttl: short });
+      await expired(store, 3);
+      same(await store.purgeExpired(), 0, "The store says that it sweeps itself, but did not");
+    });
+  } else {
+    test("purgeExpired removes the expired, counts them, and leaves the others", async () => {
+      const store = subject.open(subject.namespace(), { ttl: short });
+      const own = subject.namespace();
+      const purged = subject.open(own, { ttl: short });
+      const lasting = subject.open(own, { ttl: 10 * minute });
+      const forever = subject.open(own);
+      const [a, b, c] = [subject.key(), subject.key(), subject.key()];
+      await begin(lasting, a);
+      await begin(forever, b);
+      await begin(store, c);
+      const [again] = await expired(purged, 25);
+      await forever.addMessages(again as string, ab);
+      same(await forever.purgeExpired(), 24, "The number of swept sessions is wrong");
+      same(await forever.purgeExpired(), 0, "A second sweep found something");
+      for (const key of [a, b, again as string]) {
+        same(ids(await forever.getMessages(key)), ["a", "b"], "A sweep took a living session");
+      }
+    });
+  }
+
+  if (subject.capabilities.multiProcess) {
+    describe("a machine whose clock is wrong", () => {
+      const hour = 3_600_000;
+
+      test("does not expire the sessions of others", async () => {
+        const own = subject.namespace();
+        const key = subject.key();
+        const here = subject.open(own, { ttl: 30 * minute });
+        await begin(here, key);
+        const fast = await subject.child(hour).open(subject, own);
+        await stillThere(fast, key);
+        await fast.purgeExpired();
+        await fast.addMessages(key, [say("c", { id: "c" })]);
+        same(
+          ids(await here.getMessages(key)),
+          ["a", "b", "c"],
+          "A machine whose clock is an hour fast expired a session that is half an hour old",
+        );
+      });
+
+      test("does not see what has expired, and stamps no wrong times", async () => {
+        const own = subject.namespace();
+        const [key, written] = [subject.key(), subject.key()];
+        const here = subject.open(own, { ttl: short });
+        await begin(here, key);
+        await delay(short + margin);
+        const slow = await subject.child(-hour).open(subject, own, { ttl: 10 * minute });
+        same(
+          await slow.getMessages(key),
+          [],
+          "A machine whose clock is an hour slow shows an expired session",
+        );
+        same((await slow.listSessions({})).sessions, [], "It lists an expired session");
+        await slow.addMessages(written, ab);
+        const session = await here.getSession(written);
+        holds(
+          session !== undefined,
+          "What a machine with a slow clock writes is expired for the others at once",
+        );
+        for (const time of [session?.createdAt, session?.updatedAt]) {
+          holds(
+            Math.abs(Number(time) - Date.now()) < 10 * minute,
+            "A session was stamped by the clock of one machine, not by the engine's",
+          );
+        }
+      });
+    });
+  }
+}
+
+async function begin(store: ChatStore, key: string): Promise<void> {
+  await Promise.all([
+    store.addMessages(key, ab),
+    store.setTitle(key, "old"),
+    store.setState(key, { facts: "old" }),
+  ]);
+}
+
+async function expiryOf(store: ChatStore, key: string): Promise<Date | undefined> {
+  return (await store.getSession(key))?.expiresAt;
+}
+
+async function stillThere(handle: Handle, key: string): Promise<void> {
+  const loss = "A machine whose clock is fast does not see a session that lives";
+  same(ids(await handle.getMessages(key)), ["a", "b"], loss);
+  holds((await handle.listSessions({})).sessions.length === 1, loss);
+}

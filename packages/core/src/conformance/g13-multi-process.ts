@@ -1,0 +1,170 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { test } from "vitest";
+import { sessionKey } from "../session-key.js";
+import { holds, same } from "./claims.js";
+import { batchOf, brokenBatches, ids, say } from "./messages.js";
+import type { Handle } from "./remote.js";
+import type { Subject } from "./subject.js";
+
+/** Several processes on the same data; several handles in one process where a store cannot do that. */
+export function multiProcess(subject: Subject): void {
+  const namespace = subject.namespace();
+
+  test("many may open an empty store at once", async () => {
+    for (let round = 0; round < 4; round++) {
+      const own = subject.namespace();
+      const handles = await subject.handles(own, 4);
+      const key = subject.key();
+      await Promise.all(
+        handles.map(async (handle, index) => {
+          if (round % 2 === 0) await handle.open();
+          await handle.addMessages(key, [say(`${index}`, { id: `${index}` })]);
+        }),
+      );
+      same(
+        ids(await (handles[0] as Handle).getMessages(key)).sort(),
+        ["0", "1", "2", "3"],
+        "Workers that started at the same time on an empty store lost messages",
+      );
+    }
+  });
+
+  test("processes that write to one session and to their own lose nothing", async () => {
+    const handles = await subject.handles(namespace, 4);
+    const shared = subject.key();
+    const own = handles.map(() => subject.key());
+    const [batches, size] = [25, 4];
+    await Promise.all(
+      handles.flatMap((handle, index) => [
+        handle.run("append", { key: shared, label: `w${index}`, batches, size }),
+        handle.run("append", { key: own[index] as string, label: "own", batches, size }),
+      ]),
+    );
+    const orders = await Promise.all(
+      handles.map(async (handle) => {
+        const { session, messages } = await handle.readSession(shared);
+        same(session?.messageCount, messages.length, "The count is not that of the messages");
+        same(brokenBatches(messages), [], "Another process's message stands within a batch");
+        return ids(messages);
+      }),
+    );
+    same(orders[0]?.length, 4 * batches * size, "Concurrent processes lost messages");
+    same(new Set(orders[0]).size, 4 * batches * size, "Concurrent processes doubled messages");
+    for (const order of orders) same(order, orders[0], "Processes see different orders");
+    for (const [index, key] of own.entries()) {
+      const messages = await (handles[(index + 1) % 4] as Handle).getMessages(key);
+      same(messages.length, batches * size, "A process lost another one's whole session");
+    }
+  });
+
+  test("what one process wrote, every other one reads at once", async () => {
+    const handles = await subject.handles(namespace, 3);
+    const key = subject.key();
+    for (let round = 0; round < 10; round++) {
+      const writer = handles[round % 3] as Handle;
+      const { version } = await writer.addMessages(key, [say(`${round}`)]);
+      for (const handle of handles) {
+        const { session, messages } = await handle.readSession(key);
+        same(
+          [session?.version, messages.length],
+          [version, round + 1],
+          "A user whose next request reached another worker finds the last message missing",
+        );
+      }
+    }
+    await (handles[1] as Handle).deleteMessages(key);
+    for (const handle of handles) {
+      same(await handle.getSession(key), undefined, "Another process still shows what was erased");
+    }
+  });
+
+  test("state of several owners is merged, not overwritten", async () => {
+    const handles = await subject.handles(namespace, 4);
+    const key = subject.key();
+    const rounds = 8;
+    await Promise.all(
+      handles.map(async (handle, index) => {
+        for (let round = 1; round <= rounds; round++) {
+          await handle.setState(key, { [`owner${index}`]: round });
+          await handle.addMessages(key, [say(`${index} ${round}`)]);
+        }
+      }),
+    );
+    const { session, messages } = await (handles[0] as Handle).readSession(key);
+    same(
+      session?.state,
+      { owner0: rounds, owner1: rounds, owner2: rounds, owner3: rounds },
+      "One owner's state overwrote another's",
+    );
+    same(messages.length, 4 * rounds, "Writing state lost messages");
+  });
+
+  test("erasing while others append leaves whole batches that came after, or nothing", async () => {
+    const handles = await subject.handles(namespace, 3);
+    const [near, writer, eraser] = handles as [Handle, Handle, Handle];
+    const user = subject.user();
+    const key = sessionKey({ user });
+    let written = 0;
+    await near.addMessages(key, batchOf("old", 5));
+    const writes = writer.run("append", { key, label: "w", batches: 40, size: 3 }, () => written++);
+    const erases = (async () => {
+      for (let round = 0; round < 10; round++) {
+        if (round % 2 === 0) await eraser.deleteMessages(key);
+        else await eraser.deleteSessions({ user });
+      }
+    })();
+    await Promise.all([writes, erases]);
+    const { session, messages } = await near.readSession(key);
+    same(brokenBatches(messages), [], "Erasing left a part of a batch");
+    same(session?.messageCount ?? 0, messages.length, "Erasing left a wrong count");
+    holds(!ids(messages).some((id) => id.startsWith("old")), "What was erased came back");
+    const numbers = messages.map(({ content }) => Number(/w-(\d+)/.exec(String(content))?.[1]));
+    same(
+      [...new Set(numbers)],
+      Array.from({ length: messages.length / 3 }, (_, n) => 40 - messages.length / 3 + n),
+      "Of what was written after the erasure, something is missing",
+    );
+    const { sessions } = await near.listSessions({ user });
+    same(
+      sessions.map((one) => [one.key, one.messageCount]),
+      messages.length > 0 ? [[key, messages.length]] : [],
+      "The user's list does not agree with the session",
+    );
+  });
+
+  test("a list of all sessions misses none while others come and go", async () => {
+    const own = subject.namespace();
+    const [near, far] = (await subject.handles(own, 2)) as [Handle, Handle];
+    const lasting = Array.from({ length: 40 }, () => subject.key());
+    await Promise.all(lasting.map((key) => near.addMessages(key, [say("x")])));
+    let busy = true;
+    const churn = (async () => {
+      while (busy) {
+        const passing = Array.from({ length: 5 }, () => subject.key());
+        await Promise.all(passing.map((key) => far.addMessages(key, [say("x")])));
+        await Promise.all(lasting.slice(0, 10).map((key) => far.setTitle(key, passing[0] ?? "")));
+        await Promise.all(passing.map((key) => far.deleteMessages(key)));
+        await delay(1);
+      }
+    })();
+    try {
+      for (let round = 0; round < 5; round++) {
+        const keys = new Set<string>();
+        let cursor: string | undefined;
+        do {
+          const page = await near.listSessions({ limit: 7, cursor });
+          for (const { key } of page.sessions) keys.add(key);
+          cursor = page.cursor;
+        } while (cursor !== undefined);
+        same(
+          lasting.filter((key) => !keys.has(key)),
+          [],
+          "An export while the application runs skips sessions",
+        );
+      }
+    } finally {
+      busy = false;
+    }
+    await churn;
+  });
+}
