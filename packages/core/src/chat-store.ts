@@ -33,7 +33,7 @@ import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope } from "./session-key.js";
 import { fromPortable, toPortable } from "./text.js";
 import { backlogsOf, writeBacklogs } from "./write-backlog.js";
-import { WritePromise } from "./write-promise.js";
+import { throwFailures, WritePromise } from "./write-promise.js";
 
 /** Sizes beyond which a write is refused before anything is written. Adjustable downwards. */
 export interface Limits {
@@ -178,7 +178,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   readonly #timeout: number;
   readonly #limits: Limits;
   readonly #onError: (error: ChatStoreError) => void;
-  #failures: ChatStoreError[] = [];
+  readonly #failures: ChatStoreError[] = [];
   #closing: Promise<void> | undefined;
   /** From `close()` on, once what waited to be written before it is written. */
   #refusing = false;
@@ -585,15 +585,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     await this.#queue.drained();
     // A failed write is heard of after its lane is free, in the same turn of the event loop.
     await setImmediate();
-    const failures = this.#failures;
-    this.#failures = [];
-    if (failures.length === 1) throw failures[0];
-    if (failures.length > 1) {
-      throw new AggregateError(
-        failures,
-        `${failures.length} writes failed; the first: ${failures[0]?.message}`,
-      );
-    }
+    throwFailures(this.#failures.splice(0));
   }
 
   /**

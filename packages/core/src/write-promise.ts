@@ -31,3 +31,14 @@ export class WritePromise<T> extends Promise<T> {
     return super.then(onFulfilled, onRejected);
   }
 }
+
+/** What `flush()` throws of the failures that nobody saw: the one, or an `AggregateError` of several. */
+export function throwFailures(failures: readonly Error[]): void {
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) {
+    throw new AggregateError(
+      failures,
+      `${failures.length} writes failed; the first: ${failures[0]?.message}`,
+    );
+  }
+}

@@ -2,21 +2,22 @@ import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { ChatStore } from "../chat-store.js";
-import { InvalidOptionsError, MessageNotFoundError } from "../errors.js";
+import { InvalidOptionsError } from "../errors.js";
 import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
-import { WritePromise } from "../write-promise.js";
-import { stateEntry, staysQueued, writerOf } from "./session-writer.js";
-import { arrangeToolMessages } from "./tool-messages.js";
+import { throwFailures, WritePromise } from "../write-promise.js";
+import { arrangeToolMessages, growingCount, textOf } from "./context.js";
+import { claimBlocks, load, restoreFacts, type State } from "./restore.js";
+import { staysQueued, writerOf } from "./session-writer.js";
 import {
-  hasRandomId,
+  hasLongTerm,
   isFactBlock,
-  isVectorBlock,
   type MemoryClass,
   memoryClass,
   type UpstreamBlock,
   type UpstreamMemory,
 } from "./upstream.js";
+import { observeKey, warn, warnOnce } from "./warnings.js";
 
 /** Failures that are kept for `flush()`. */
 const maxKeptFailures = 100;
@@ -70,8 +71,8 @@ export interface PersistentMemory {
  *
  * - `add` shows the message at once, so a `getLLM` right after it sees it, and stores it in the background, in call
  *   order. Awaited, it rejects when that failed; un-awaited, `onError` hears of it. Either way the message stays visible and
- *   queued, and is tried again with the next write, with `flush()`, and by itself after a while.
- *   A message whose id memory holds with equal content is added once.
+ *   queued, and is tried again with the next write, with `flush()`, and by itself after a while; more than 1,000 waiting
+ *   messages are a `QueueFullError`. A message whose id memory holds with equal content is not added again.
  * - `getLLM` never fails because of the store, and takes linear time. Tool results follow their calls; a call or a result
  *   without the other is left out.
  * - `clear` also removes what is stored.
@@ -119,20 +120,6 @@ interface UpstreamOptions {
   readonly memoryBlocks?: readonly UpstreamBlock[];
 }
 
-/** What the bridge keeps in the session's state, under {@link stateEntry}. */
-interface State {
-  readonly tokenLimit?: number | undefined;
-  /** Id of the newest message that the long-term memory blocks have processed. */
-  readonly cursor?: string | undefined;
-  /** What each `factExtractionBlock` has learnt, in the order of the blocks. */
-  readonly facts?: readonly StoredFacts[] | undefined;
-}
-
-interface StoredFacts {
-  readonly id: string;
-  readonly facts: readonly unknown[];
-}
-
 interface Attachment {
   readonly store: ChatStore;
   readonly key: string;
@@ -169,7 +156,7 @@ function derive(Memory: MemoryClass): PersistentClass {
     #processing: Promise<void> = Promise.resolve();
     /** Number of `clear` calls: what was begun before one does not count after it. */
     #clears = 0;
-    #failures: Error[] = [];
+    readonly #failures: Error[] = [];
     readonly #reported = new WeakSet<Error>();
 
     constructor(messages: NewMessage[], options: object, attachment: Attachment) {
@@ -228,7 +215,7 @@ function derive(Memory: MemoryClass): PersistentClass {
 
     /** One at a time, or messages that arrive meanwhile would be processed again. */
     override manageMemoryBlocks(): Promise<void> {
-      if (!this.memoryBlocks.some(({ isLongTerm }) => isLongTerm)) return Promise.resolve();
+      if (!hasLongTerm(this.memoryBlocks)) return Promise.resolve();
       const processed = this.#processing.then(() => this.#process());
       this.#processing = processed.catch(() => undefined);
       return processed;
@@ -240,14 +227,7 @@ function derive(Memory: MemoryClass): PersistentClass {
       await this.#writer.attempt().catch((error: Error) => failures.push(error));
       // A promise that nobody awaits reports its failure within this turn of the event loop.
       await setImmediate();
-      failures.unshift(...this.#failures.splice(0));
-      if (failures.length === 1) throw failures[0];
-      if (failures.length > 1) {
-        throw new AggregateError(
-          failures,
-          `${failures.length} writes failed; the first: ${failures[0]?.message}`,
-        );
-      }
+      throwFailures([...this.#failures.splice(0), ...failures]);
     }
 
     async *keepPartialReply<
@@ -299,7 +279,6 @@ function derive(Memory: MemoryClass): PersistentClass {
       const clears = this.#clears;
       const { messages, memoryCursor } = this;
       const view: this = Object.create(this, {
-        messages: { value: messages },
         memoryCursor: { value: memoryCursor, writable: true },
       });
       await super.manageMemoryBlocks.call(view);
@@ -334,155 +313,6 @@ function complete(message: NewMessage): NewMessage & { id: string } {
 function sameContent(a: NewMessage, b: NewMessage): boolean {
   const fields = ["role", "content", "options", "annotations"] as const;
   return fields.every((field) => isDeepStrictEqual(a[field], b[field]));
-}
-
-/**
- * Counts the tokens of an array that grows by one message at a time, as `getLLM` does with what it has chosen so far, in
- * the time that the new message takes. LlamaIndex tokenises all texts anew, with a space in between; but no token reaches
- * over a space behind a word, so only what follows the last such place has to be tokenised together.
- */
-function growingCount(count: (messages: readonly ChatMessage[]) => number) {
-  const nothing = { length: 0, tokens: 0, settled: 0, tail: [] as readonly ChatMessage[] };
-  const counts = new WeakMap<readonly ChatMessage[], typeof nothing>();
-  return (messages: readonly ChatMessage[]): number => {
-    let { length, tokens, settled, tail } = counts.get(messages) ?? nothing;
-    for (const message of messages.slice(length)) {
-      const last = tail.at(-1);
-      if (last !== undefined && (endsInWord(last) || tail.length > maxTailLength)) {
-        settled = tokens;
-        tail = [{ role: "user", content: "" }];
-      }
-      tail = [...tail, message];
-      tokens = settled + count(tail);
-      length++;
-    }
-    counts.set(messages, { length, tokens, settled, tail });
-    return tokens;
-  };
-}
-
-/** Keeps the count linear where many texts end in white space, at the price of a token more or less. */
-const maxTailLength = 16;
-
-function endsInWord({ content }: ChatMessage): boolean {
-  return /\S$/.test(typeof content === "string" ? content : textOf(content));
-}
-
-function textOf(content: MessageContent): string {
-  if (typeof content === "string") return content;
-  return content.map((part) => (part.type === "text" ? part.text : "")).join("");
-}
-
-/** What memory begins with. */
-async function load(
-  store: ChatStore,
-  key: string,
-  window: number | undefined,
-  blocks: readonly UpstreamBlock[],
-) {
-  const { session, messages } = await store.readSession(key, { last: window });
-  const state = (session?.state[stateEntry] ?? {}) as State;
-  const loaded = { state, existed: session !== undefined };
-  // Without long-term memory nothing stands for the messages before the cursor.
-  if (!blocks.some(({ isLongTerm }) => isLongTerm)) return { ...loaded, messages, memoryCursor: 0 };
-  const processed = messages.findIndex(({ id }) => id === state.cursor) + 1;
-  if (processed > 0 || messages.length === (session?.messageCount ?? 0)) {
-    return { ...loaded, messages, memoryCursor: processed };
-  }
-  const unprocessed = await readAfter(store, key, state.cursor);
-  return { ...loaded, messages: unprocessed, memoryCursor: 0 };
-}
-
-/** Everything after the message; everything, when it is gone. */
-async function readAfter(store: ChatStore, key: string, id: string | undefined) {
-  try {
-    return await store.getMessages(key, { after: id });
-  } catch (error) {
-    if (error instanceof MessageNotFoundError) return store.getMessages(key);
-    throw error;
-  }
-}
-
-const owners = new WeakMap<UpstreamBlock, { readonly store: ChatStore; readonly key: string }>();
-
-/** A block holds what it has learnt: shared, it would tell one user what another one said. */
-function claimBlocks(blocks: readonly UpstreamBlock[], store: ChatStore, key: string): void {
-  for (const block of blocks.filter((one) => isFactBlock(one) || isVectorBlock(one))) {
-    const owner = owners.get(block);
-    if (owner !== undefined && (owner.store !== store || owner.key !== key)) {
-      throw new InvalidOptionsError(
-        `The memory block ${block.id} belongs to session ${owner.key} and would tell ${key} of it: make the blocks of each session anew`,
-      );
-    }
-    owners.set(block, { store, key });
-  }
-}
-
-/** Give blocks back what they knew. Returns what they will lose all the same. */
-function restoreFacts(blocks: readonly UpstreamBlock[], state: State): string[] {
-  const stored = state.facts ?? [];
-  for (const [index, block] of blocks.filter(isFactBlock).entries()) {
-    // A block that was given no id has another one each time, but the same place.
-    const inPlace = hasRandomId(block.id) ? stored[index] : undefined;
-    block.facts = [...((stored.find(({ id }) => id === block.id) ?? inPlace)?.facts ?? [])];
-  }
-  const warnings: string[] = [];
-  if (blocks.some((block) => "maxFacts" in block && !isFactBlock(block))) {
-    warnings.push(
-      "What a factExtractionBlock of this version of LlamaIndex learns cannot be stored: use the version that Chatstore names",
-    );
-  }
-  if (blocks.some((block) => isVectorBlock(block) && hasRandomId(block.id))) {
-    warnings.push(
-      "A vectorBlock without an id finds nothing of what it stored before a restart: give it an id that belongs to the session, for example vectorBlock({ id: key, … })",
-    );
-  }
-  return warnings;
-}
-
-/** What was seen of a store handle. */
-interface Observation {
-  /** The sessions that were opened, while none of them existed; `undefined` once one did, or after the warning. */
-  newKeys: Set<string> | undefined;
-  readonly warnings: Set<string>;
-}
-
-const observations = new WeakMap<ChatStore, Observation>();
-
-/** So many different sessions, all new, are suspicious. */
-const suspiciouslyMany = 20;
-
-function observationOf(store: ChatStore): Observation {
-  const observation = observations.get(store) ?? { newKeys: new Set(), warnings: new Set() };
-  observations.set(store, observation);
-  return observation;
-}
-
-/** A key that is made anew for each request is the commonest cause of lost memory. Returns what to warn of. */
-function observeKey(store: ChatStore, key: string, existed: boolean): string[] {
-  const observation = observationOf(store);
-  const { newKeys } = observation;
-  newKeys?.add(key);
-  const many = newKeys?.size === suspiciouslyMany && !existed;
-  if (existed || many) observation.newKeys = undefined;
-  if (!many) return [];
-  return [
-    `The first ${suspiciouslyMany} sessions that were opened did not exist before (the last one: ${key}). ` +
-      "If some of these users have been here before, their memory is lost: check that the session key is made of ids " +
-      "that stay the same (a user's id from your database; not a random id, a time or a socket's id made for each " +
-      "request), and that the store is the same at each start (path, URL, prefix)",
-  ];
-}
-
-function warnOnce(store: ChatStore, warning: string, onWarning: (warning: string) => void): void {
-  const { warnings } = observationOf(store);
-  if (warnings.has(warning)) return;
-  warnings.add(warning);
-  onWarning(warning);
-}
-
-function warn(message: string): void {
-  process.emitWarning(message, "ChatstoreWarning");
 }
 
 function checkWindow(window: number | undefined): void {

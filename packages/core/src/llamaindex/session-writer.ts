@@ -86,6 +86,8 @@ export class SessionWriter implements Backlog {
   async #write(operation: Operation): Promise<void> {
     const messages = this.#queue.filter(({ kind }) => kind === "message").length;
     if (operation.kind === "message" && messages >= maxQueuedMessages) {
+      // Makes room for the next one, if the engine is back.
+      this.attempt().catch(() => undefined);
       throw new QueueFullError(
         `${messages} messages of session ${this.#key} wait to be stored, so another one was not queued: see why the store fails`,
       );

@@ -65,6 +65,11 @@ function isMemory(value: unknown): value is UpstreamMemory {
   );
 }
 
+/** Whether any block takes over what it has processed. A static block takes nothing. */
+export function hasLongTerm(blocks: readonly UpstreamBlock[]): boolean {
+  return blocks.some(({ isLongTerm }) => isLongTerm);
+}
+
 /** A `factExtractionBlock`: keeps what it has learnt in a private field. */
 export interface FactBlock extends UpstreamBlock {
   facts: unknown[];

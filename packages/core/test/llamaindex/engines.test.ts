@@ -20,6 +20,7 @@ import {
 import { describe, expect, test } from "vitest";
 import { memoryChatStore, persistentMemory, sessionKey } from "../../src/index.ts";
 import { OfflineLLM } from "./offline-llm.ts";
+import { FragileStore } from "./outage.ts";
 
 const key = sessionKey({ tenant: "acme", user: "alice", conversation: "support" });
 
@@ -173,6 +174,27 @@ test("an agent is shown what was said, called and answered before the restart", 
   const toolResult = { id: "call-1-0", result: "Sunny in Rome", isError: false };
   expect(request?.[2]?.options).toEqual({ toolResult });
   expect(await (await start("agent")).get()).toHaveLength(8);
+});
+
+test("an agent answers while the engine is away, and nothing it said is lost", async () => {
+  const store = new FragileStore({ name: "agent in an outage" });
+  const heard: Error[] = [];
+  const memory = await persistentMemory(createMemory, {
+    store,
+    key,
+    onError: (error) => heard.push(error),
+  });
+  const team = agent({ llm: new OfflineLLM(askWeather), tools: [weather], memory });
+  store.fail();
+  expect((await team.run("How is Rome?")).data.result).toBe("It says: Sunny in Rome");
+  await expect(memory.flush()).rejects.toThrow("the engine is away");
+  expect(heard.length).toBeGreaterThan(0);
+  store.recover();
+  await team.run("And now?");
+  await memory.flush();
+  const stored = await (await start("agent in an outage")).get();
+  expect(stored).toEqual(await memory.get());
+  expect(stored).toHaveLength(8);
 });
 
 test("an agent whose reply nobody reads to its end has stored it all the same", async () => {

@@ -24,6 +24,8 @@ export class OfflineLLM extends ToolCallLLM {
   };
   /** The messages of each request. */
   readonly requests: ChatMessage[][] = [];
+  /** It answers no earlier. */
+  ready: Promise<unknown> = Promise.resolve();
   readonly #answer: (messages: ChatMessage[]) => Answer;
 
   constructor(answer: (messages: ChatMessage[]) => Answer = repeatWhatWasSaid) {
@@ -42,6 +44,7 @@ export class OfflineLLM extends ToolCallLLM {
     params: LLMChatParamsStreaming | LLMChatParamsNonStreaming,
   ): Promise<AsyncIterable<ChatResponseChunk> | ChatResponse> {
     this.requests.push(structuredClone(params.messages));
+    await this.ready;
     const answer = this.#answer(params.messages);
     const content = typeof answer === "string" ? answer : "";
     const calls = typeof answer === "string" ? [] : answer;

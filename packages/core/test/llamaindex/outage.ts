@@ -6,38 +6,46 @@ import {
   MemoryBackend,
 } from "../../src/index.ts";
 
+interface Outage {
+  /** Whether the failure says that it may pass. Default: it does not, so that the store gives up at once. */
+  retryable?: boolean;
+  /** Operations that still succeed. */
+  after?: number;
+}
+
 /** A store whose engine can be away for a while. */
 export class FragileStore extends ChatStore {
-  readonly #engine: { down: boolean; retryable: boolean };
-  /** Names of the backend's methods, in the order in which they were called. */
+  /** What the engine was asked: method and arguments as JSON. */
   readonly calls: string[];
+  readonly #engine: { outage: Required<Outage> | undefined };
 
   constructor(options: ChatStoreOptions & { name?: string } = {}) {
-    const engine = { down: false, retryable: true };
     const calls: string[] = [];
+    const engine: { outage: Required<Outage> | undefined } = { outage: undefined };
     const backend = new Proxy(new MemoryBackend(options.name), {
       get(target, name) {
         const member: unknown = Reflect.get(target, name, target);
         if (typeof member !== "function" || name === "close") return member;
         return async (...args: unknown[]) => {
-          calls.push(String(name));
-          if (!engine.down) return member.apply(target, args);
-          const { retryable } = engine;
+          calls.push(`${String(name)} ${JSON.stringify(args)}`);
+          const { outage } = engine;
+          if (outage === undefined || outage.after-- > 0) return member.apply(target, args);
+          const { retryable } = outage;
           throw new BackendError("the engine is away", { retryable, outcome: "not-applied" });
         };
       },
     }) as ChatStoreBackend;
     super(backend, { timeout: 40, ...options });
-    this.#engine = engine;
     this.calls = calls;
+    this.#engine = engine;
   }
 
-  fail(how: { retryable: boolean } = { retryable: false }): void {
-    this.#engine.down = true;
-    this.#engine.retryable = how.retryable;
+  fail(outage: Outage = {}): void {
+    this.#engine.outage = { retryable: false, after: 0, ...outage };
   }
 
   recover(): void {
-    this.#engine.down = false;
+    this.#engine.outage = undefined;
+    this.calls.length = 0;
   }
 }

@@ -248,6 +248,31 @@ describe("while the engine is away", () => {
     expect(contents(await store.getMessages(key))).toEqual(["one", "two"]);
   });
 
+  test("opening a memory does not make another one's failure forgotten", async () => {
+    const { memory, store, open } = await fragile();
+    store.fail();
+    const opening = open();
+    void memory.add(say("one"));
+    await opening.catch(() => {});
+    await delay(5);
+    store.recover();
+    expect(contents(await (await open()).get())).toEqual(["one"]);
+  });
+
+  test("an engine that fails halfway loses nothing of the rest", async () => {
+    const { store, open } = await fragile();
+    const memory = await persistentMemory(createMemory, { store, key, tokenLimit: 20 });
+    store.fail();
+    void memory.add(say("a message, and with it the token limit"));
+    await memory.flush().catch(() => {});
+    store.fail({ after: 1 });
+    await memory.flush().catch(() => {});
+    store.recover();
+    await memory.flush();
+    expect(await (await open()).get()).toHaveLength(1);
+    expect((await store.getSession(key))?.state["llamaindex"]).toEqual({ tokenLimit: 20 });
+  });
+
   test("what failed is stored by itself once the engine is back", async () => {
     const { memory, store } = await fragile();
     store.fail({ retryable: true });
@@ -259,18 +284,24 @@ describe("while the engine is away", () => {
       .toEqual(["one"]);
   });
 
-  test("closing the store stores what waits, or throws why it could not", async () => {
+  test("flushing and closing the store store what waits, or throw why they could not", async () => {
     const first = await fragile("closing");
     first.store.fail();
     void first.memory.add(say("one"));
+    await expect(first.store.flush()).rejects.toThrow("the engine is away");
+    first.store.recover();
+    await first.store.flush();
+    expect(contents(await first.store.getMessages(key))).toEqual(["one"]);
+    first.store.fail();
+    void first.memory.add(say("two"));
     await first.memory.flush().catch(() => {});
     first.store.recover();
     await first.store.close();
     const second = await fragile("closing");
-    expect(contents(await second.memory.get())).toEqual(["one"]);
+    expect(contents(await second.memory.get())).toEqual(["one", "two"]);
 
     second.store.fail();
-    void second.memory.add(say("two"));
+    void second.memory.add(say("three"));
     await expect(second.store.close()).rejects.toThrow("the engine is away");
     await expect(second.memory.flush()).rejects.toThrow(ClosedError);
   });
@@ -283,10 +314,12 @@ describe("while the engine is away", () => {
     await expect(memory.add(last)).rejects.toThrow(QueueFullError);
     await memory.flush().catch(() => {});
     expect(heard).toHaveLength(1);
+
     store.recover();
-    await memory.add(last); // sent again
-    const stored = contents(await store.getMessages(key));
-    expect(stored).toEqual([
+    await expect(memory.add(last)).rejects.toThrow(QueueFullError);
+    await expect.poll(() => store.getMessages(key)).toHaveLength(1_000); // which made room
+    await memory.add(last);
+    expect(contents(await store.getMessages(key))).toEqual([
       ...Array.from({ length: 1_000 }, (_, index) => `message ${index}`),
       "one too many",
     ]);
@@ -330,6 +363,16 @@ describe("clearing", () => {
     store.recover();
     await memory.flush();
     expect(contents(await store.getMessages(key))).toEqual(["new"]);
+    expect(store.calls.join()).not.toContain("queued"); // why write what is to be erased?
+  });
+
+  test("keeps the token limit", async () => {
+    const { store, open } = await fragile();
+    const memory = await persistentMemory(createMemory, { store, key, tokenLimit: 20 });
+    await memory.add(say("one"));
+    await memory.clear();
+    for (let index = 0; index < 10; index++) await memory.add(say(`message ${index}`));
+    expect(await (await open()).getLLM()).toEqual(await memory.getLLM());
   });
 
   test("creates no session", async () => {
@@ -492,19 +535,57 @@ describe("long-term memory", () => {
     );
   });
 
-  test("clearing forgets the facts, those that are being extracted included", async () => {
+  test("clearing forgets the facts, here and in the store", async () => {
     const store = new FragileStore();
     const { memory } = await converse(store, 10);
-    void memory.add(say("a text that is long enough to be extracted by itself, or so one hopes"));
-    void memory.add(say("a text that is long enough to be extracted by itself, or so one hopes"));
-    await delay(0);
-    void memory.clear();
-    void memory.add(say("new"));
-    await memory.flush();
-    expect(contents(await memory.getLLM())).toEqual(["", "new"]);
+    await memory.clear();
+    expect(contents(await memory.getLLM())).toEqual([""]); // the block, which knows nothing
+    expect(JSON.stringify(await store.readSession(key))).not.toContain("number");
+  });
+
+  test("clearing forgets the facts that are being extracted", async () => {
+    const store = new FragileStore();
+    const { memory, llm } = withFacts(store, { id: "facts" });
+    const opened = await memory;
+    let answer = () => {};
+    llm.ready = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    for (const text of ["one", "two", "three"]) void opened.add(say(`${text} `.repeat(10)));
+    await expect.poll(() => llm.requests).toHaveLength(1);
+    void opened.clear();
+    void opened.add(say("new"));
+    answer();
+    await opened.flush();
+    expect(contents(await opened.getLLM())).toEqual(["", "new"]);
     const restored = await withFacts(store, { id: "facts" }).memory;
     expect(contents(await restored.getLLM())).toEqual(["", "new"]);
-    expect(JSON.stringify(await store.readSession(key))).not.toContain("number");
+  });
+
+  test("flush waits until the facts are extracted and stored", async () => {
+    const store = new FragileStore();
+    const { memory, llm } = withFacts(store, { id: "facts" });
+    const opened = await memory;
+    llm.ready = delay(30);
+    void opened.add(say("one ".repeat(30)));
+    await opened.flush();
+    const restored = withFacts(store, { id: "facts" });
+    expect(contents(await (await restored.memory).getLLM())).toEqual(["one ".repeat(30)]);
+  });
+
+  test("after an outage only the newest facts are written", async () => {
+    const store = new FragileStore();
+    const { memory } = withFacts(store, { id: "facts" });
+    const opened = await memory;
+    store.fail();
+    for (const text of ["one", "two", "three"]) {
+      await opened.add(say(`${text} `.repeat(30))).catch(() => {});
+    }
+    store.recover();
+    await opened.flush();
+    expect(store.calls.filter((call) => call.includes('"llamaindex"'))).toHaveLength(1);
+    const restored = withFacts(store, { id: "facts" });
+    expect(await (await restored.memory).getLLM()).toEqual(await opened.getLLM());
   });
 
   test("without its block, a conversation is shown as it was said", async () => {
@@ -646,6 +727,12 @@ describe("what the model is shown", () => {
     expect(await shown([result("1"), say("a")])).toEqual(["a"]);
   });
 
+  test("of a call without a result leaves no trace in the options", async () => {
+    const { memory } = await fragile();
+    void memory.add({ ...call("1", "Let me see"), options: { ...call("1").options, extra: 1 } });
+    expect((await memory.getLLM())[0]?.options).toEqual({ extra: 1 });
+  });
+
   test("of several calls at once keeps those that have a result", async () => {
     const memory = await persistentMemory(createMemory, { store: memoryChatStore(), key });
     const calls = ["1", "2", "3"].map((id) => ({ id, name: "f", input: {} }));
@@ -663,6 +750,11 @@ describe("what the model is shown", () => {
     expect(
       await shown([call("1", "x"), result("1", "rx"), call("1", "y"), result("1", "ry")]),
     ).toEqual(["x", "rx", "y", "ry"]);
+    expect(await shown([call("1", "x"), call("1", "y"), result("1")])).toEqual([
+      "x",
+      "y",
+      "result 1",
+    ]);
   });
 
   test("never begins between a call and its result", async () => {
@@ -717,7 +809,7 @@ describe("what the model is shown", () => {
     );
   });
 
-  test("takes linear time: 5,000 messages within a second, not within half a minute", async () => {
+  test("takes linear time: 5,000 messages in a moment, not in half a minute", async () => {
     const { memory } = await fragile();
     const store = memoryChatStore();
     const messages = Array.from({ length: 5_000 }, (_, index) => say(`message ${index}`));
@@ -728,7 +820,7 @@ describe("what the model is shown", () => {
     await memory.getLLM();
     const began = performance.now();
     expect(await long.getLLM()).toHaveLength(5_000);
-    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(performance.now() - began).toBeLessThan(5_000);
   });
 });
 

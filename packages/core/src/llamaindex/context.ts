@@ -1,4 +1,5 @@
-import type { ChatMessage } from "../messages.js";
+/** What of a conversation the model is shown, and how that is counted. */
+import type { ChatMessage, MessageContent } from "../messages.js";
 
 /**
  * The order in which a model accepts tool messages: each result right behind the message that calls the tool. A call
@@ -77,4 +78,42 @@ function toolResultId(message: ChatMessage): string | undefined {
   const { options } = message;
   if (!options || !("toolResult" in options)) return undefined;
   return (options.toolResult as Partial<ToolCall> | undefined)?.id;
+}
+
+/**
+ * Counts the tokens of an array that grows by one message at a time, as `getLLM` does with what it has chosen so far, in
+ * the time that the new message takes. LlamaIndex tokenises all texts anew, with a space in between; but no token reaches
+ * over a space behind a word, so only what follows the last such place has to be tokenised together.
+ */
+export function growingCount(count: (messages: readonly ChatMessage[]) => number) {
+  const nothing = { length: 0, tokens: 0, settled: 0, tail: [] as readonly ChatMessage[] };
+  const counts = new WeakMap<readonly ChatMessage[], typeof nothing>();
+  return (messages: readonly ChatMessage[]): number => {
+    let { length, tokens, settled, tail } = counts.get(messages) ?? nothing;
+    for (const message of messages.slice(length)) {
+      const last = tail.at(-1);
+      if (last !== undefined && (endsInWord(last) || tail.length > maxTailLength)) {
+        settled = tokens;
+        tail = [{ role: "user", content: "" }];
+      }
+      tail = [...tail, message];
+      tokens = settled + count(tail);
+      length++;
+    }
+    counts.set(messages, { length, tokens, settled, tail });
+    return tokens;
+  };
+}
+
+/** Keeps the count linear where many texts end in white space, at the price of a token more or less. */
+const maxTailLength = 16;
+
+function endsInWord({ content }: ChatMessage): boolean {
+  return /\S$/.test(typeof content === "string" ? content : textOf(content));
+}
+
+/** The text of a message, without its other parts. */
+export function textOf(content: MessageContent): string {
+  if (typeof content === "string") return content;
+  return content.map((part) => (part.type === "text" ? part.text : "")).join("");
 }
