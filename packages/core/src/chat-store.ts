@@ -236,7 +236,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       return this.#compareAndSet(target, undefined, { from: "start" }, (found, write, signal) => {
         const records = found?.records ?? [];
         const at = spliceStart(position, records.length);
-        if (at === records.length) {
+        // A present id is judged where appending judges it (G5).
+        if (at === records.length || records.some(({ id }) => id === record.id)) {
           return this.#backend.append(target, [record], undefined, write, signal);
         }
         return this.#backend.replace(
@@ -672,13 +673,14 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
           );
         }
         if (ifVersion !== undefined) return outcome;
-        // Where nothing but the version was read, the conflict told the new one.
-        planned =
-          range === undefined
-            ? { write: { ...write, ifVersion: outcome.version }, found: undefined }
-            : undefined;
-        // The shortest pause: whoever waits longer and longer never wins against a busy session.
-        await pause(1, signal);
+        if (range === undefined) {
+          // Nothing but the version was read, and the conflict told the new one. A pause would make it stale again.
+          planned = { write: { ...write, ifVersion: outcome.version }, found: undefined };
+        } else {
+          planned = undefined;
+          // The shortest pause: whoever waits longer and longer never wins against a busy session.
+          await pause(1, signal);
+        }
         signal.throwIfAborted();
       }
     });
