@@ -19,7 +19,7 @@ export interface State {
   readonly facts?: readonly StoredFacts[] | undefined;
 }
 
-export interface StoredFacts {
+interface StoredFacts {
   readonly id: string;
   readonly facts: readonly unknown[];
 }

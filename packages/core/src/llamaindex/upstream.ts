@@ -6,7 +6,7 @@ import { InvalidOptionsError } from "../errors.js";
 import type { ChatMessage, NewMessage } from "../messages.js";
 
 /** Turns messages of one format into memory's own. */
-export interface UpstreamAdapter {
+interface UpstreamAdapter {
   isCompatible(message: unknown): boolean;
   toMemory(message: unknown): NewMessage;
 }
