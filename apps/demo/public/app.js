@@ -263,6 +263,13 @@ async function openSession(id) {
   scrollToEnd();
 }
 
+async function showStored(id) {
+  const found = await readSession(id);
+  if (found === undefined || id !== current) return;
+  showFacts(found.session);
+  showRaw(found.messages);
+}
+
 function showEarlier(session, messages) {
   page.earlier.hidden =
     messages.length === 0 || page.messages.children.length >= session.messageCount;
@@ -282,6 +289,15 @@ function titleFrom(text) {
   return line.length <= 60 ? line : `${line.slice(0, 60).replace(/ \S*$/, "")}…`;
 }
 
+async function beginSession(title) {
+  const { id } = await (await request("POST", "/api/sessions", { title })).json();
+  current = id;
+  history.replaceState(null, "", `#${id}`);
+  await listSessions();
+  showTitle(title);
+  return id;
+}
+
 async function say(text) {
   notify("");
   page.welcome.hidden = true;
@@ -299,16 +315,7 @@ async function say(text) {
   let accepted = false;
   let complete = false;
   try {
-    if (current === undefined) {
-      const created = await (
-        await request("POST", "/api/sessions", { title: titleFrom(text) })
-      ).json();
-      current = created.id;
-      history.replaceState(null, "", `#${created.id}`);
-      await listSessions();
-      showTitle(created.title);
-    }
-    const id = current;
+    const id = current ?? (await beginSession(titleFrom(text)));
     const response = await request(
       "POST",
       `${pathOf(id)}/messages`,
@@ -324,6 +331,7 @@ async function say(text) {
         reply.append(
           make("p", "note", `process ${data.process} · ${count} restored from the store`),
         );
+        await showStored(id);
       } else if (name === "text") {
         const atEnd =
           page.scroll.scrollHeight - page.scroll.scrollTop - page.scroll.clientHeight < 60;
@@ -335,13 +343,7 @@ async function say(text) {
       else complete = name === "done";
     }
     if (!complete) throw new Away("The server went away");
-    if (id === current) {
-      const found = await readSession(id);
-      if (found) {
-        showFacts(found.session);
-        showRaw(found.messages);
-      }
-    }
+    await showStored(id);
     await listSessions();
   } catch (error) {
     if (stopper.signal.aborted) return reply.append(make("p", "note", "Stopped."));

@@ -6,7 +6,7 @@ import { ChatStoreError } from "@chatstore/core";
 import { createAdaptorServer } from "@hono/node-server";
 import getPort, { portNumbers } from "get-port";
 import { openStore, readSettings, SettingError, type Settings } from "./config.js";
-import { buildIndex, IndexError, indexFolder, loadIndex } from "./knowledge.js";
+import { IndexError, indexFolder, loadIndex, rebuildIndex } from "./knowledge.js";
 import { loadModel, ModelError } from "./model.js";
 import { createApp, type Demo } from "./server.js";
 
@@ -29,7 +29,7 @@ async function main(): Promise<void> {
   await mkdir(settings.dataFolder, { recursive: true });
   if (process.argv[2] === "index") {
     const folder = await indexFolder(settings.dataFolder);
-    await buildIndex(folder);
+    await rebuildIndex(folder);
     console.log(`Built the index in ${folder}`);
   } else if (cluster.isWorker) {
     await serve(await openDemo(settings), settings.port ?? 0);

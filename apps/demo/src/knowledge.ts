@@ -51,8 +51,14 @@ export async function loadIndex(persistDir: string): Promise<VectorStoreIndex> {
   });
 }
 
-/** Build the index, in place of what may be there. No other process ever sees half of one. */
-export async function buildIndex(persistDir: string): Promise<void> {
+/** Build the index in place of the one that is there. */
+export async function rebuildIndex(persistDir: string): Promise<void> {
+  await rm(persistDir, { recursive: true, force: true });
+  await buildIndex(persistDir);
+}
+
+/** Build the index aside, then move it into place: no other process ever sees half of one. */
+async function buildIndex(persistDir: string): Promise<void> {
   const docStore = new SimpleDocumentStore();
   const indexStore = new SimpleIndexStore();
   const vectorStore = new SimpleVectorStore();
@@ -72,8 +78,13 @@ export async function buildIndex(persistDir: string): Promise<void> {
     // Not by `persist()`: an index store's resolves before its file is written.
     await writeFile(join(aside, name), JSON.stringify(store.toDict()));
   }
-  await rm(persistDir, { recursive: true, force: true });
-  await rename(aside, persistDir);
+  try {
+    await rename(aside, persistDir);
+  } catch (error) {
+    // Another process that started at the same time was faster: its index is as good.
+    if (!existsSync(persistDir)) throw error;
+    await rm(aside, { recursive: true });
+  }
 }
 
 async function readDocuments(): Promise<Document[]> {

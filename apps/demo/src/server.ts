@@ -51,6 +51,12 @@ const systemPrompt =
   "You are the assistant of the Chatstore demo. Answer in a few sentences. Where the passages below help, use them and name " +
   "their source. What the user said earlier stands in the conversation.";
 
+/** Libraries of the page, from `node_modules`. */
+const vendor: Readonly<Record<string, string>> = {
+  "dompurify.js": import.meta.resolve("dompurify"),
+  "marked.js": import.meta.resolve("marked"),
+};
+
 /** The web application. */
 export function createApp({ store, index, model, workers }: Demo): Hono<Env> {
   const app = new Hono<Env>();
@@ -72,9 +78,9 @@ export function createApp({ store, index, model, workers }: Demo): Hono<Env> {
     refuseForeignHosts,
     async (c, next) => {
       c.header("Cache-Control", "no-cache");
+      await next();
       // A connection of its own for each request, so that any of the workers may get it.
       if (workers > 1) c.header("Connection", "close");
-      await next();
     },
     bodyLimit({ maxSize: 64 * 1024 }),
   );
@@ -118,8 +124,7 @@ export function createApp({ store, index, model, workers }: Demo): Hono<Env> {
 
   app.patch("/api/sessions/:id", async (c) => {
     const title = await readText(c, "title", maxTitleLength);
-    const { key, session } = await findSession(c);
-    await store.setTitle(key, title, { ifVersion: session.version });
+    await store.setTitle(await findSession(c), title);
     return c.body(null, 204);
   });
 
@@ -144,7 +149,7 @@ export function createApp({ store, index, model, workers }: Demo): Hono<Env> {
 
   app.post("/api/sessions/:id/messages", async (c) => {
     const message = await readText(c, "message", maxMessageLength);
-    const { key } = await findSession(c);
+    const key = await findSession(c);
 
     // All that LlamaIndex needs is made here, for this request, and thrown away after it.
     const memory = await persistentMemory(createMemory, { store, key, window });
@@ -160,47 +165,44 @@ export function createApp({ store, index, model, workers }: Demo): Hono<Env> {
     });
     const response = await engine.chat({ message, stream: true });
 
-    return streamSSE(
-      c,
-      async (stream) => {
-        const send = (event: string, data: unknown) =>
-          stream.writeSSE({ event, data: JSON.stringify(data) });
+    return streamSSE(c, async (stream) => {
+      const send = (event: string, data: unknown) =>
+        stream.writeSSE({ event, data: JSON.stringify(data) });
+      try {
         await send("given", { process: process.pid, messages: given });
         for await (const { delta } of memory.keepPartialReply(response)) {
           if (stream.aborted) break;
           await send("text", delta);
         }
-        // LlamaIndex adds the answer without waiting; whoever has read "done" can rely on it.
+        // LlamaIndex adds the answer without waiting for it; after this it is stored.
         await memory.flush();
         await send("done", {});
-      },
-      async (error, stream) => {
-        await stream.writeSSE({ event: "error", data: JSON.stringify(toProblem(error)) });
-      },
-    );
+      } catch (error) {
+        await send("error", report(error));
+      }
+    });
   });
 
   app.get("/vendor/:name", async (c) => {
-    const specifier = { "marked.js": "marked", "dompurify.js": "dompurify" }[c.req.param("name")];
-    if (specifier === undefined) return c.notFound();
-    const source = await readFile(fileURLToPath(import.meta.resolve(specifier)), "utf8");
+    const module = vendor[c.req.param("name")];
+    if (module === undefined) return c.notFound();
+    const source = await readFile(fileURLToPath(module), "utf8");
     return c.body(source, 200, { "Content-Type": "text/javascript; charset=utf-8" });
   });
   app.get("*", serveStatic({ root: fileURLToPath(new URL("../public/", import.meta.url)) }));
 
   app.notFound((c) => c.json({ code: "NOT_FOUND", message: "There is nothing here" }, 404));
   app.onError((error, c) => {
-    const problem = toProblem(error);
-    if (problem.status >= 500) console.error(error);
+    const problem = report(error);
     return c.json(problem, problem.status);
   });
   return app;
 
-  async function findSession(c: Context<Env>) {
+  /** The key of a conversation that exists. */
+  async function findSession(c: Context<Env>): Promise<SessionKey> {
     const key = keyOf(c);
-    const session = await store.getSession(key);
-    if (session === undefined) throw new SessionNotFoundError(key);
-    return { key, session };
+    if ((await store.getSession(key)) === undefined) throw new SessionNotFoundError(key);
+    return key;
   }
 }
 
@@ -240,8 +242,14 @@ function toProblem(error: unknown): Problem {
   if (error instanceof HTTPException) {
     return { status: error.status, code: "HTTP", message: error.message };
   }
-  // What is left comes from the model or is a bug; its details stay in the server's log.
+  // What is left comes from the model or is a bug; its details are for the server's output alone.
   return { status: 500, code: "INTERNAL", message: "The answer failed: see the server's output" };
+}
+
+function report(error: unknown): Problem {
+  const problem = toProblem(error);
+  if (problem.status >= 500) console.error(error);
+  return problem;
 }
 
 /** The user is whoever has the cookie. A real application takes the user from its login. */

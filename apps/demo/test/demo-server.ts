@@ -121,8 +121,6 @@ export class Visitor {
       ...(body !== undefined && { body: JSON.stringify(body) }),
       ...init,
       headers: {
-        // A connection of its own for each request, as a load balancer would have it.
-        Connection: "close",
         "Content-Type": "application/json",
         ...(this.#cookie !== undefined && { Cookie: this.#cookie }),
         ...init.headers,

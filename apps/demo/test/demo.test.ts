@@ -1,12 +1,15 @@
 import { once } from "node:events";
-import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { memoryChatStore, sessionKey } from "@chatstore/core";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { IndexError, indexFolder, loadIndex } from "../src/knowledge.js";
+import { OfflineModel } from "../src/model.js";
+import { createApp } from "../src/server.js";
 import { DemoServer, type Message, Visitor } from "./demo-server.js";
 
 let temporary: string;
@@ -36,25 +39,20 @@ describe("memory", () => {
     const visitor = new Visitor();
     const first = await DemoServer.start(env);
     const id = await visitor.begin(first);
-    const { text } = await visitor.say(first, id, "My dog's name is Bo.");
-    await visitor.say(first, id, "Which backend should I choose?");
-    const stored = spoken(await visitor.messages(first, id));
+    const said: { role: string; content: string }[] = [];
+    for (const question of ["My dog's name is Bo.", "Which backend should I choose?"]) {
+      const { text } = await visitor.say(first, id, question);
+      said.push({ role: "user", content: question }, { role: "assistant", content: text });
+    }
     await first.stop("SIGKILL");
 
     await using second = await DemoServer.start(env);
-    const answer = await visitor.say(second, id, "What did I ask before?");
+    const question = "What did I ask before?";
+    const answer = await visitor.say(second, id, question);
     expect(answer.process).not.toBe(first.pid);
-    expect(answer.text).toContain("My dog's name is Bo.");
-    expect(answer.text).toContain("Which backend should I choose?");
-    expect(stored.slice(0, 2)).toEqual([
-      { role: "user", content: "My dog's name is Bo." },
-      { role: "assistant", content: text },
-    ]);
-    expect(stored).toHaveLength(4);
-    expect(spoken(answer.given)).toEqual([
-      ...stored,
-      { role: "user", content: "What did I ask before?" },
-    ]);
+    expect(spoken(answer.given)).toEqual([...said, { role: "user", content: question }]);
+    expect(answer.text).toContain("“My dog's name is Bo.”");
+    expect(answer.text).toContain("“Which backend should I choose?”");
     expect((await visitor.say(second, id, "What is my dog's name?")).text).toContain("Bo");
   });
 
@@ -103,7 +101,9 @@ describe("memory", () => {
     expect(whole.text.startsWith(said)).toBe(true);
   });
 
-  it("is the same in four workers behind one port, also after two of them are killed", async () => {
+  it("is the same in four workers behind one port, also after two of them are killed", {
+    timeout: 90_000,
+  }, async () => {
     await using server = await DemoServer.start({ ...env, WORKERS: "4" });
     const visitors = [new Visitor(), new Visitor(), new Visitor()];
     const processes = new Set<number>();
@@ -137,22 +137,26 @@ describe("memory", () => {
     expect(await server.stop("SIGTERM")).toBe(0);
   });
 
-  it("goes where a chatstore.config file says", async () => {
+  it.each(["CHATSTORE_URL", "chatstore.config.ts"])("is stored where %s says", async (how) => {
     const folder = await mkdtemp(join(temporary, "config-"));
-    const backend = fileURLToPath(import.meta.resolve("@chatstore/sqlite"));
-    const path = join(folder, "elsewhere.db");
-    await writeFile(
-      join(folder, "chatstore.config.ts"),
-      `export default ${JSON.stringify({ backend, path })} as const;`,
-    );
+    const dir = join(folder, "elsewhere");
+    let cwd: string | undefined;
+    if (how === "CHATSTORE_URL") env["CHATSTORE_URL"] = pathToFileURL(dir).href;
+    else {
+      const backend = fileURLToPath(import.meta.resolve("@chatstore/file"));
+      const config = JSON.stringify({ backend, dir });
+      await writeFile(join(folder, how), `export default ${config} as const;`);
+      cwd = folder;
+    }
     const visitor = new Visitor();
-    const first = await DemoServer.start(env, folder);
+    const first = await DemoServer.start(env, cwd);
     const id = await visitor.begin(first);
     await visitor.say(first, id, "My name is Ada.");
     await first.stop("SIGKILL");
-    expect((await readFile(path)).length).toBeGreaterThan(0);
+    expect(await readdir(dir)).not.toEqual([]);
+    expect(await readdir(data)).toEqual([expect.stringMatching(/^index-/)]);
 
-    await using second = await DemoServer.start(env, folder);
+    await using second = await DemoServer.start(env, cwd);
     expect((await visitor.say(second, id, "What is my name?")).text).toContain("Ada");
   });
 });
@@ -255,6 +259,38 @@ describe("a visitor", () => {
   });
 });
 
+it("tells the visitor that the model failed, and keeps the question and what was said", async () => {
+  class FailingModel extends OfflineModel {
+    override async chat(): Promise<never> {
+      async function* fail() {
+        yield { delta: "I think ", raw: null };
+        throw new Error("the model's own secret");
+      }
+      return fail() as never;
+    }
+  }
+  const log = vi.spyOn(console, "error").mockReturnValue();
+  const index = await loadIndex(await indexFolder(data));
+  await using store = memoryChatStore();
+  const app = createApp({ store, index, model: new FailingModel(), workers: 1 });
+  const key = sessionKey({ tenant: "demo", user: "ada", conversation: "one" });
+  await store.setTitle(key, "One");
+
+  const response = await app.request("http://localhost/api/sessions/one/messages", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Cookie: "chatstore_demo_user=ada" },
+    body: JSON.stringify({ message: "Hello" }),
+  });
+  const events = await response.text();
+  expect(events).toContain('event: error\ndata: {"status":500');
+  expect(events).not.toContain("secret");
+  expect(log.mock.lastCall?.[0]).toMatchObject({ message: "the model's own secret" });
+  expect(await store.getMessages(key)).toMatchObject([
+    { role: "user", content: "Hello" },
+    { role: "assistant", content: "I think ", annotations: [{ partial: true }] },
+  ]);
+});
+
 describe("start-up fails, and says what to do, when", () => {
   it("CHATSTORE_URL has an unknown scheme", async () => {
     const output = await DemoServer.startInVain({ ...env, CHATSTORE_URL: "oracle://me:secret@db" });
@@ -331,6 +367,16 @@ describe("the index", () => {
     expect(error).toBeInstanceOf(IndexError);
     expect(error.message).toContain(name);
     expect(error.message).toContain("--filter @chatstore/demo run index");
+  });
+
+  it("is built whole when several servers start at once for the first time", async () => {
+    const folder = await indexFolder(data);
+    const indexes = await Promise.all([1, 2, 3].map(() => loadIndex(folder)));
+    for (const index of indexes) {
+      const [found] = await index.asRetriever().retrieve({ query: "What is flush?" });
+      expect(found?.node.metadata).toMatchObject({ source: "using-chatstore-with-llamaindex.md" });
+    }
+    expect(await readdir(data)).toHaveLength(1);
   });
 
   it("stops the server at start-up when it is damaged, and serves again once it is rebuilt", async () => {
