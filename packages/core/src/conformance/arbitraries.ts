@@ -3,6 +3,17 @@ import fc from "fast-check";
 import type { MessageContentPart, NewMessage } from "../messages.js";
 import { type SessionKeyParts, sessionKey } from "../session-key.js";
 
+/** How many times longer than usual to look, for nights and hunts. */
+const effort = Number(process.env["CHATSTORE_CONFORMANCE_EFFORT"] ?? 1);
+
+/** Check a property so many times, and say what is wrong before the test's own time is up. */
+export async function check<Values>(
+  property: fc.IAsyncProperty<Values>,
+  runs: number,
+): Promise<void> {
+  await fc.assert(property, { numRuns: runs * effort, interruptAfterTimeLimit: 60_000 });
+}
+
 /** An object without a prototype comes back with the ordinary one: it is no other value. */
 function plain<T>(members: { [Name in keyof T]: fc.Arbitrary<T[Name]> }): fc.Arbitrary<T> {
   return fc.record(members, { noNullPrototype: true }) as fc.Arbitrary<T>;

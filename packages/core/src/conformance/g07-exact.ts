@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, test } from "vitest";
 import type { NewMessage, StoredMessage } from "../messages.js";
-import { anyId, anyMessage, anyValue } from "./arbitraries.js";
+import { anyId, anyMessage, anyValue, check } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, stored, texts } from "./messages.js";
 import { need, type Subject } from "./subject.js";
@@ -47,7 +47,7 @@ export function exact(subject: Subject): void {
     const writer = subject.open(namespace);
     const reader = subject.open(namespace);
     const batch = fc.array(anyMessage, { minLength: 1, maxLength: 5 });
-    await fc.assert(
+    await check(
       fc.asyncProperty(batch, async (messages) => {
         const key = subject.key();
         await writer.addMessages(key, messages);
@@ -58,14 +58,14 @@ export function exact(subject: Subject): void {
           "A message came back changed",
         );
       }),
-      { numRuns: 120 },
+      120,
     );
   });
 
   test("keeps any id, and finds it", async () => {
     const store = subject.open(namespace);
     const pair = fc.uniqueArray(anyId, { minLength: 3, maxLength: 3 });
-    await fc.assert(
+    await check(
       fc.asyncProperty(pair, async (chosen) => {
         const key = subject.key();
         const [first, second, third] = chosen as [string, string, string];
@@ -80,7 +80,7 @@ export function exact(subject: Subject): void {
         await store.deleteMessagesAfter(key, second);
         same(ids(await store.getMessages(key)), [first, second], "The wrong message was removed");
       }),
-      { numRuns: 40 },
+      40,
     );
   });
 
@@ -91,7 +91,7 @@ export function exact(subject: Subject): void {
       fc.string({ unit: "grapheme", maxLength: 40 }),
       fc.constantFrom("", "~", "\0", "\ud800", "~\\u0000"),
     );
-    await fc.assert(
+    await check(
       fc.asyncProperty(anyValue, title, async (value, text) => {
         const key = subject.key();
         await store.setState(key, { entry: value ?? "none", constructor: value ?? "none" });
@@ -107,7 +107,7 @@ export function exact(subject: Subject): void {
           "State came back changed",
         );
       }),
-      { numRuns: 60 },
+      60,
     );
   });
 

@@ -7,7 +7,7 @@ import {
   type SessionKeyParts,
   sessionKey,
 } from "../session-key.js";
-import { anyKeyParts } from "./arbitraries.js";
+import { anyKeyParts, check } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
@@ -156,7 +156,7 @@ export function isolated(subject: Subject): void {
       minLength: 2,
       maxLength: 6,
     });
-    await fc.assert(
+    await check(
       fc.asyncProperty(several, async (parts) => {
         const keys = parts.map(sessionKey);
         for (const key of keys) await store.setMessages(key, [say(key)]);
@@ -167,7 +167,7 @@ export function isolated(subject: Subject): void {
         for (const key of keys) await store.deleteMessages(key);
         same([...(await store.getKeys())], [], "An erased session is still listed");
       }),
-      { numRuns: 25 },
+      25,
     );
   });
 

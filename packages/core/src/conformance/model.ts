@@ -4,7 +4,7 @@ import type { SessionInfo } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { NewMessage } from "../messages.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
-import { anyMessage, anyString, anyValue } from "./arbitraries.js";
+import { anyMessage, anyString, anyValue, check } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { say } from "./messages.js";
 import type { Handle } from "./remote.js";
@@ -216,7 +216,7 @@ export function modelled(subject: Subject): void {
       maxCommands: 40,
       size: "max",
     });
-    await fc.assert(
+    await check(
       fc.asyncProperty(commands, async (sequence) => {
         const tenant = subject.user();
         const real = new Side(handles, tenant);
@@ -226,7 +226,7 @@ export function modelled(subject: Subject): void {
           sequence,
         );
       }),
-      { numRuns: 60 },
+      60,
     );
   });
 }

@@ -4,6 +4,7 @@ import { describe, test } from "vitest";
 import type { ChatStore, ListOptions, SessionInfo } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import { rawSessionKey, type SessionKey, sessionKey } from "../session-key.js";
+import { check } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, stored, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
@@ -711,7 +712,7 @@ export function semantics(subject: Subject): void {
       remove: fc.boolean(),
       index: fc.integer({ min: -8, max: 8 }),
     });
-    await fc.assert(
+    await check(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), async (steps) => {
         const key = subject.key();
         const expected: string[] = [];
@@ -726,7 +727,7 @@ export function semantics(subject: Subject): void {
         }
         same(texts(await store.getMessages(key)), expected, "Positions went astray");
       }),
-      { numRuns: 25 },
+      25,
     );
   });
 }
