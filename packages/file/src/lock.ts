@@ -1,0 +1,285 @@
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { type FileHandle, link, mkdir, open, readdir, readFile, readlink } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
+import { BackendError, ClosedError, TimeoutError } from "@chatstore/core";
+import { failedWith, removeFile, toFailure, unless } from "./fs-failure.js";
+
+/** Milliseconds between two attempts at a lock that somebody else holds; doubled up to the maximum, with jitter. */
+const firstPause = 1;
+const longestPause = 20;
+/** Milliseconds between two looks at whether its holder still lives; also, of patience before asking it to wait. */
+const lookEvery = 250;
+/** Milliseconds by which the stamp of a file that was written now may be late. */
+const coarsestTick = 50;
+
+/** Who holds a lock: the content of a claim. */
+interface Holder {
+  /** Names a handle, for ever. */
+  readonly id: string;
+  readonly host: string;
+  /** The running kernel and the container; empty where the system does not tell. */
+  readonly boot: string;
+  readonly pidNamespace: string;
+  readonly pid: number;
+  /** Tells a process from a later one of the same pid; empty where the system does not tell. */
+  readonly start: string;
+}
+
+interface Claim {
+  readonly id: string;
+  readonly path: string;
+  readonly handle: FileHandle;
+}
+
+/**
+ * Named locks between all handles of all processes that share a folder.
+ *
+ * A handle writes one file that says who it is: its claim, `<id>.holder`. It takes a lock by making a hard link to its
+ * claim under the lock's name, `<name>.lock`: that succeeds for one alone, and no lock is ever without its holder's name.
+ *
+ * Who dies leaves its lock behind. Nobody may simply remove that: by then it may be somebody else's. Who wants the lock
+ * becomes the dead holder's successor, by a link `<name>.<id of the dead>.lock`, which again succeeds for one alone. A
+ * successor that leaves removes the lock first and then the succession; so whoever links into a succession that is already
+ * over finds that the lock is no longer the dead one's, and has lost.
+ *
+ * Not a library: proper-lockfile and its like take a lock from whoever has not touched it for some seconds, and a process
+ * that was stopped, or busy, wakes up and writes on without it. `flock` would need a native module.
+ */
+export class Locks {
+  readonly #folder: string;
+  #claim: Promise<Claim> | undefined;
+  /** From `performance.now()` to the file system's clock. */
+  #offset = -Infinity;
+  #closed = false;
+
+  /** @param folder Made when absent; its parent is not. */
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** The time by the file system's clock, in ms since 1970: the same for all processes, whatever their own clocks say. */
+  async now(): Promise<number> {
+    const { handle } = await this.#claimed();
+    // A blank already: only the modification time changes.
+    await handle.write(" ", 0);
+    const { mtimeMs } = await handle.stat();
+    const offset = mtimeMs - performance.now();
+    // A kernel stamps files by its last tick, some milliseconds ago. So the largest offset that we saw is the best, until
+    // the clock is set back.
+    if (offset > this.#offset || offset < this.#offset - coarsestTick) this.#offset = offset;
+    return Math.floor(performance.now() + this.#offset);
+  }
+
+  /**
+   * Run while holding a lock. Not reentrant.
+   *
+   * @throws TimeoutError with outcome `not-applied` when the signal aborts before.
+   */
+  async hold<T>(name: string, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    const held = await this.#acquire(name, signal);
+    try {
+      return await run();
+    } finally {
+      // In this order: the lock, then the successions.
+      for (const path of held) {
+        await removeFile(path).catch((error: unknown) => {
+          throw toFailure(error, path, "unknown");
+        });
+      }
+      // Somebody has tried for long, while we perhaps take it again and again: let them.
+      if (await removeFile(this.#path(name, "wait"))) await delay(longestPause);
+    }
+  }
+
+  /** Remove what dead processes left behind. */
+  async sweep(signal: AbortSignal): Promise<void> {
+    for (const file of await readdir(this.#folder)) {
+      const path = join(this.#folder, file);
+      const holder = await readHolder(path);
+      if (holder === undefined || !(await hasDied(holder))) continue;
+      const [name = "", ...rest] = file.split(".");
+      if (rest.join() === "lock") await this.hold(name, signal, async () => {});
+      // Of a succession, too, nobody needs it: the lock is gone, and no later one has the same predecessor.
+      else if ((await readHolder(this.#path(name, "lock"))) === undefined) await removeFile(path);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const claim = await this.#claim?.catch(() => undefined);
+    if (claim === undefined) return;
+    this.#claim = undefined;
+    await removeFile(claim.path);
+    await claim.handle.close();
+  }
+
+  /** The paths to remove afterwards, in this order. */
+  async #acquire(name: string, signal: AbortSignal): Promise<readonly string[]> {
+    const path = this.#path(name, "lock");
+    let nextLook = 0;
+    for (let pause = firstPause; ; pause = Math.min(pause * 2, longestPause)) {
+      if (!signal.aborted) {
+        if (await this.#link(path)) return [path];
+        if (performance.now() >= nextLook) {
+          const paths = await this.#succeed(name);
+          if (paths !== undefined) return paths;
+          if (nextLook > 0) await this.#link(this.#path(name, "wait"));
+          nextLook = performance.now() + lookEvery;
+        }
+      }
+      await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) throw await lockedError(path);
+    }
+  }
+
+  /** Become the successor of a holder that has died; `undefined` when it lives, or somebody else was faster. */
+  async #succeed(name: string): Promise<readonly string[] | undefined> {
+    const lock = this.#path(name, "lock");
+    const first = await readHolder(lock);
+    const paths = [lock];
+    for (let holder = first; holder !== undefined && (await hasDied(holder)); ) {
+      const succession = this.#path(name, holder.id, "lock");
+      paths.push(succession);
+      if (await this.#link(succession)) {
+        if ((await readHolder(lock))?.id === first?.id) return paths;
+        await removeFile(succession);
+        return undefined;
+      }
+      holder = await readHolder(succession);
+    }
+    return undefined;
+  }
+
+  #path(...parts: readonly string[]): string {
+    return join(this.#folder, parts.join("."));
+  }
+
+  /** Whether the name was free, and is ours now. */
+  async #link(path: string): Promise<boolean> {
+    const claim = await this.#claimed();
+    try {
+      await link(claim.path, path);
+      return true;
+    } catch (error) {
+      if (failedWith(error, "EEXIST")) return false;
+      if (failedWith(error, "ENOENT")) {
+        // Somebody cleaned up below us. The next attempt finds out whether the folder can be had.
+        if ((await this.#claim) === claim) this.#claim = undefined;
+        await claim.handle.close().catch(() => undefined);
+        return this.#link(path);
+      }
+      if (failedWith(error, "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM")) {
+        throw new BackendError(
+          `The file system of ${this.#folder} has no hard links, which the locks need: choose a folder on another disk`,
+          { retryable: false, outcome: "not-applied", cause: error },
+        );
+      }
+      throw error;
+    }
+  }
+
+  #claimed(): Promise<Claim> {
+    if (this.#closed) throw new ClosedError();
+    this.#claim ??= this.#makeClaim().catch((error: unknown) => {
+      this.#claim = undefined;
+      throw error;
+    });
+    return this.#claim;
+  }
+
+  async #makeClaim(): Promise<Claim> {
+    await unless(["EEXIST"], mkdir(this.#folder, 0o700));
+    const id = randomBytes(8).toString("hex");
+    const path = this.#path(id, "holder");
+    const handle = await open(path, "wx", 0o600);
+    const holder: Holder = { id, ...(await thisProcess()) };
+    await handle.write(` ${JSON.stringify(holder)}\n`);
+    // After a power failure a lock without its holder's name could never be proven dead.
+    await handle.datasync();
+    return { id, path, handle };
+  }
+}
+
+async function lockedError(path: string): Promise<TimeoutError> {
+  const holder = await readHolder(path);
+  const message =
+    holder === undefined
+      ? `Waited too long for ${path}`
+      : `The session is locked by process ${holder.pid} on host ${holder.host}. If that no longer exists, delete ${path}`;
+  return new TimeoutError(message, { outcome: "not-applied" });
+}
+
+/** Who holds a lock; `undefined` when nobody does, or nobody can tell. */
+async function readHolder(path: string): Promise<Holder | undefined> {
+  const text = await unless(["ENOENT"], readFile(path, "utf8"));
+  try {
+    return text === undefined ? undefined : (JSON.parse(text) as Holder);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a holder provably no longer exists. One that is stopped, or lives out of our sight, does. */
+async function hasDied(holder: Holder): Promise<boolean> {
+  const self = await thisProcess();
+  if (holder.boot !== self.boot) {
+    // The same host, restarted. Hosts that share the folder must have different names, the README says.
+    return holder.boot !== "" && self.boot !== "" && holder.host === self.host;
+  }
+  const sameSystem = self.boot !== "" || holder.host === self.host;
+  if (!sameSystem || holder.pidNamespace !== self.pidNamespace) return false;
+  try {
+    process.kill(holder.pid, 0);
+  } catch (error) {
+    // EPERM: it exists and is another user's.
+    if (failedWith(error, "ESRCH")) return true;
+  }
+  const start = await startOf(holder.pid);
+  return start === "ended" || (start !== "" && holder.start !== "" && start !== holder.start);
+}
+
+let self: Promise<Omit<Holder, "id">> | undefined;
+
+function thisProcess(): Promise<Omit<Holder, "id">> {
+  self ??= describe();
+  return self;
+}
+
+async function describe(): Promise<Omit<Holder, "id">> {
+  const tell = (answer: Promise<string>) => answer.catch(() => "");
+  return {
+    host: hostname(),
+    boot: (await tell(readFile("/proc/sys/kernel/random/boot_id", "utf8"))).trim(),
+    pidNamespace: await tell(readlink("/proc/self/ns/pid")),
+    pid: process.pid,
+    start: await startOf(process.pid),
+  };
+}
+
+/** When a process began, in any form; `ended` for a zombie; empty where the system does not tell. */
+async function startOf(pid: number): Promise<string> {
+  if (process.platform === "win32") return "";
+  if (process.platform !== "linux") {
+    const ps = promisify(execFile)("ps", ["-o", "lstart=", "-p", String(pid)], {
+      env: { ...process.env, LC_ALL: "C", TZ: "UTC" },
+    });
+    return ps.then(
+      ({ stdout }) => stdout.trim(),
+      () => "",
+    );
+  }
+  try {
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+    // Behind the name, which may hold anything: the third field, and the 22nd.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (fields[0] !== "Z") return fields[19] ?? "";
+    // Its main thread has ended. Another one may still be in the middle of a write.
+    return (await readdir(`/proc/${pid}/task`)).length > 1 ? "" : "ended";
+  } catch {
+    return "";
+  }
+}
