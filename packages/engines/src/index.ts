@@ -12,7 +12,7 @@ export {
   startPostgres,
   startPostgresServer,
 } from "./postgres.js";
-export { type Cut, type Proxy, startProxy } from "./proxy.js";
+export { type Cut, startProxy, type TcpProxy, type TcpProxy as Proxy } from "./proxy.js";
 export {
   type RedisCluster,
   type RedisConfig,

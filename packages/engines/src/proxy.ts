@@ -11,7 +11,7 @@ export type Cut =
   | "in the reply";
 
 /** A TCP proxy in front of a server, for tests of what happens when a network fails. */
-export interface Proxy {
+export interface TcpProxy {
   readonly port: number;
   /** The target's URL, leading through the proxy. */
   readonly url: string;
@@ -33,7 +33,7 @@ export interface Proxy {
 }
 
 /** @param target A URL with host and port. */
-export async function startProxy(target: string): Promise<Proxy> {
+export async function startProxy(target: string): Promise<TcpProxy> {
   const address = new URL(target);
   const lines = new Set<Line>();
   let roundTrips = 0;
