@@ -290,7 +290,7 @@ function shapes(): Record<string, NewMessage[]> {
     "~ ~\\u0000 ~~",
     "\"quotes\" 'single' `back`",
     "'; DROP TABLE messages; --",
-    "%s %d $1 ? :name {{x}} ${x} <b>&amp;",
+    "%s %d $1 ? :name {{x}} $x <b>&amp;",
     "$where $$NOW $set a.b",
     '{"$":"text","value":"x"}',
     "مرحبا שלום 你好 नमस्ते",

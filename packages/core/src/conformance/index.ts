@@ -3,7 +3,7 @@
  *
  * @packageDocumentation
  */
-import { afterAll, describe, test } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, test } from "vitest";
 import { durable } from "./g01-durable.js";
 import { atomic } from "./g02-atomic.js";
 import { ordered } from "./g03-ordered.js";
@@ -29,6 +29,8 @@ export type Guarantee = keyof typeof suites;
 export interface ConformanceOptions extends SubjectOptions {
   /** Only these. Default: all. */
   readonly guarantees?: readonly Guarantee[] | undefined;
+  /** Skip what is left after the first failure: while you write a backend. Default: false. */
+  readonly bail?: boolean | undefined;
   /** Why the engine cannot be had here, and what to install: everything becomes one visible skip. */
   readonly skip?: string | undefined;
 }
@@ -78,6 +80,7 @@ export function testChatStore(options: ConformanceOptions): void {
     });
     if (subject === undefined) return;
     afterAll(() => subject.dispose());
+    if (options.bail) stopAtFirstFailure();
     const wanted = options.guarantees ?? (Object.keys(suites) as Guarantee[]);
     for (const name of wanted) {
       const [title, register] = suites[name];
@@ -86,4 +89,18 @@ export function testChatStore(options: ConformanceOptions): void {
   });
 }
 
+function stopAtFirstFailure(): void {
+  let failed = false;
+  beforeEach((context) => context.skip(failed, "after the first failure"));
+  afterEach(({ task }) => {
+    failed ||= task.result?.state === "fail";
+  });
+}
+
+export {
+  conformanceReport,
+  formatReport,
+  type ReportEntry,
+  type VitestReport,
+} from "./report.js";
 export type { ConformanceHooks, SubjectOptions } from "./subject.js";

@@ -14,6 +14,9 @@ export interface Acknowledged {
   readonly messageCount: number;
 }
 
+/** Milliseconds without a new message after which a reader takes the rest for lost. */
+const longestSilence = 15_000;
+
 export const routines = {
   /** Append numbered batches to a session, one after another. Emits an {@link Acknowledged} for each. */
   async append(
@@ -41,7 +44,7 @@ export const routines = {
     args: { readonly key: string; readonly total: number; readonly limit: number },
   ): Promise<string[]> {
     const seen: string[] = [];
-    const deadline = Date.now() + 60_000;
+    let deadline = Date.now() + longestSilence;
     while (seen.length < args.total && Date.now() < deadline) {
       const after = seen.at(-1);
       const page = await store.getMessages(
@@ -49,13 +52,14 @@ export const routines = {
         after === undefined ? { limit: args.limit } : { after, limit: args.limit },
       );
       seen.push(...page.map(({ id }) => id));
-      if (page.length === 0) await delay(2);
+      if (page.length > 0) deadline = Date.now() + longestSilence;
+      else await delay(2);
     }
     return seen;
   },
 
   /**
-   * Read a session again and again until it holds `total` messages. Returns what was wrong with any of the snapshots.
+   * Read a session again and again until it holds `total` messages, or a snapshot is wrong. Returns what was wrong.
    */
   async watch(
     store: ChatStore,
@@ -63,7 +67,8 @@ export const routines = {
   ): Promise<string[]> {
     const problems = new Set<string>();
     const snapshots = new Map<string, string>();
-    const deadline = Date.now() + 60_000;
+    let longest = 0;
+    let deadline = Date.now() + longestSilence;
     for (;;) {
       const { session, messages } = await store.readSession(args.key);
       const count = session?.messageCount ?? 0;
@@ -78,7 +83,9 @@ export const routines = {
         }
         snapshots.set(session.version, ids);
       }
-      if (messages.length >= args.total) return [...problems];
+      if (messages.length >= args.total || problems.size > 0) return [...problems];
+      if (messages.length > longest) deadline = Date.now() + longestSilence;
+      longest = Math.max(longest, messages.length);
       if (Date.now() > deadline) return [...problems, `${messages.length} of ${args.total} came`];
       await delay(1);
     }
