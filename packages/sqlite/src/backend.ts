@@ -1,0 +1,469 @@
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import {
+  type Capabilities,
+  type ChatStoreBackend,
+  ClosedError,
+  decodeCursor,
+  type Edit,
+  encodeCursor,
+  InvalidOptionsError,
+  judgeAppend,
+  judgeVersion,
+  type Key,
+  type ListQuery,
+  type MessageRecord,
+  type MigrateMode,
+  type Outcome,
+  type Patch,
+  type Range,
+  redact,
+  SchemaError,
+  type Scope,
+  type SessionRecord,
+  UnsupportedFormatError,
+  unchanged,
+  type Write,
+} from "@chatstore/core";
+import type { Database, Statement } from "better-sqlite3";
+import { Connection, inMemory, isMissingTable, openFile } from "./connection.js";
+import type { SqliteChatStoreOptions } from "./index.js";
+import {
+  checkPrefix,
+  currentVersion,
+  migrationFrom,
+  named,
+  type SessionRow,
+  type Sql,
+  schemaAdvice,
+  schemaVersion,
+  statements,
+} from "./schema.js";
+
+const sessionsPerPurge = 100;
+
+type Times = Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
+
+/** Stores sessions in a SQLite database, by better-sqlite3. */
+export class SqliteBackend implements ChatStoreBackend {
+  readonly name = "sqlite";
+  readonly capabilities: Capabilities;
+  readonly #path: string;
+  readonly #own: Database | undefined;
+  readonly #prefix: string;
+  #opened: { readonly connection: Connection; readonly sql: Statements } | undefined;
+
+  /** @throws InvalidOptionsError for options that are wrong or contradict each other. */
+  constructor(options: SqliteChatStoreOptions = {}) {
+    this.#path = pathOf(options);
+    this.#own = options.database;
+    this.#prefix = checkPrefix(options.prefix);
+    this.capabilities = capabilitiesOf(options, this.#path);
+  }
+
+  async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
+    if (this.#opened !== undefined) return { warnings: [] };
+    const database = this.#own ?? openFile(this.#path, migrate !== "auto");
+    const connection = new Connection(database, this.#own === undefined);
+    try {
+      const version = await connection.patiently(signal, () => this.#version(database, migrate));
+      const warnings = await connection.patiently(signal, () => this.#configure(database));
+      if (version < currentVersion) await connection.write(signal, () => this.#migrate(database));
+      const sql = await connection.patiently(signal, () => prepare(database, this.#prefix));
+      this.#opened = { connection, sql };
+      return { warnings };
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+
+  async read(key: Key, range: Range, signal: AbortSignal) {
+    return this.#read(signal, (sql) => {
+      const row = sql.findSession.get(key.id);
+      if (row === undefined || isExpired(row, sql)) return undefined;
+      const records = readMessages(row, range, sql);
+      if (records === undefined) return "missing" as const;
+      return { session: toRecord(row, readState(row, sql)), records };
+    });
+  }
+
+  async append(
+    key: Key,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    write: Write,
+    signal: AbortSignal,
+  ): Promise<Outcome> {
+    return this.#write(signal, (sql) => {
+      const row = takeSession(key, sql);
+      const current = row && { ...row, state: patch?.state ? readState(row, sql) : {} };
+      const verdict = judgeAppend(current, digestsOf(row, records, sql), records, patch, write);
+      if (verdict.status !== "insert") return verdict;
+      return save(key, row, { added: verdict.records, patch }, write, sql);
+    });
+  }
+
+  async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
+    const change = (sql: Statements): Outcome => {
+      const row = takeSession(key, sql);
+      const verdict = judgeVersion(row, write);
+      if (verdict !== undefined) return verdict;
+      if (edit.op === "remove") {
+        const removed = row === undefined ? 0 : removeMessages(row, edit.ids, sql);
+        return removed === 0 ? unchanged(row) : save(key, row, { removed }, write, sql);
+      }
+      const found = row && sql.findMessage.get(row.id, edit.id);
+      if (row === undefined || found === undefined) return { status: "missing", ids: [edit.id] };
+      if (edit.op === "truncateAfter") {
+        const removed = sql.deleteMessagesAfter.run(row.id, found.seq).changes;
+        return removed === 0 ? unchanged(row) : save(key, row, { removed }, write, sql);
+      }
+      if (found.digest === edit.digest) return unchanged(row);
+      sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, row.id, found.seq);
+      return save(key, row, {}, write, sql);
+    };
+    return this.#write(signal, change, isApplied);
+  }
+
+  async replace(
+    key: Key,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    write: Write & { readonly times?: Times },
+    signal: AbortSignal,
+  ): Promise<Outcome> {
+    const change = (sql: Statements): Outcome => {
+      const row = takeSession(key, sql);
+      const verdict = judgeVersion(row, write);
+      if (verdict !== undefined) return verdict;
+      const removed = row === undefined ? 0 : sql.deleteMessagesAfter.run(row.id, 0).changes;
+      return save(key, row, { removed, added: records, patch }, write, sql);
+    };
+    return this.#write(signal, change, isApplied);
+  }
+
+  async erase(target: { readonly key: Key } | { readonly scope: Scope }, signal: AbortSignal) {
+    const change = (sql: Statements): number => {
+      const rows =
+        "key" in target
+          ? sql.findSession.all(target.key.id)
+          : sql.findSessionsOfUser.all(target.scope.tenant, target.scope.user);
+      const live = rows.filter((row) => !isExpired(row, sql));
+      for (const { id } of rows) dropSession(id, sql);
+      return live.length;
+    };
+    return this.#write(signal, change, () => true);
+  }
+
+  async list(query: ListQuery, signal: AbortSignal) {
+    const { limit, cursor } = query;
+    if ("scope" in query) {
+      const [updatedAt, key] =
+        cursor === undefined
+          ? [Number.MAX_SAFE_INTEGER, ""]
+          : decodeCursor(cursor, ["number", "string"]);
+      const rows = await this.#read(signal, (sql) =>
+        sql.listOfUser.all({ ...query.scope, updatedAt, key, limit, now: clock(sql) }),
+      );
+      return toPage(rows, limit, (last) => [last.updatedAt, last.key]);
+    }
+    const { tenant } = query;
+    const [id] = cursor === undefined ? [0] : decodeCursor(cursor, ["number"]);
+    const rows = await this.#read(signal, (sql) => {
+      const page = { id, limit, now: clock(sql) };
+      return tenant === undefined
+        ? sql.listAll.all(page)
+        : sql.listOfTenant.all({ ...page, tenant });
+    });
+    return toPage(rows, limit, (last) => [last.id]);
+  }
+
+  async purge(signal: AbortSignal) {
+    const step = (sql: Statements): number => {
+      const expired = sql.findExpired.all(clock(sql), sessionsPerPurge);
+      for (const { id } of expired) dropSession(id, sql);
+      return expired.length;
+    };
+    for (let purged = 0; ; ) {
+      const count = await this.#write(signal, step, (removed) => removed > 0);
+      purged += count;
+      if (count < sessionsPerPurge) return purged;
+    }
+  }
+
+  async close() {
+    this.#opened?.connection.close();
+    this.#opened = undefined;
+  }
+
+  /** In one snapshot. */
+  async #read<T>(signal: AbortSignal, work: (sql: Statements) => T): Promise<T> {
+    const { connection, sql } = this.#connected();
+    return connection.read(signal, () => work(sql));
+  }
+
+  /** In one transaction. `erases`: whether the result means that text was removed. */
+  async #write<T>(
+    signal: AbortSignal,
+    work: (sql: Statements) => T,
+    erases?: (result: T) => boolean,
+  ): Promise<T> {
+    const { connection, sql } = this.#connected();
+    return connection.write(signal, () => work(sql), erases);
+  }
+
+  #connected() {
+    if (this.#opened === undefined) throw new ClosedError();
+    return this.#opened;
+  }
+
+  /** The schema's version, if it may be used or migrated. Changes nothing. */
+  #version(database: Database, migrate: MigrateMode): number {
+    if (migrate === "off") return currentVersion;
+    const { version, compatible } = versionOf(database, this.#prefix);
+    if (compatible > currentVersion) {
+      throw new UnsupportedFormatError(
+        `${database.name} has schema version ${version}, ` +
+          `this @chatstore/sqlite knows up to ${currentVersion}: upgrade it`,
+      );
+    }
+    if (version < currentVersion && migrate === "check") {
+      throw new SchemaError(
+        `The tables ${this.#prefix}… of ${database.name} have schema version ${version}, ` +
+          `not ${currentVersion}: ${schemaAdvice}`,
+      );
+    }
+    return version;
+  }
+
+  #migrate(database: Database): void {
+    // Again, now under the lock: another process may have been faster.
+    const { version } = versionOf(database, this.#prefix);
+    if (version < currentVersion) database.exec(migrationFrom(version, this.#prefix));
+  }
+
+  /** Returns warnings. The settings of an own database are its owner's. */
+  #configure(database: Database): string[] {
+    if (database.memory) return [];
+    if (this.#own !== undefined) {
+      const mode = database.pragma("journal_mode", { simple: true });
+      return mode === "memory" || mode === "off"
+        ? [`${database.name} has journal_mode ${mode}: a killed process can destroy it. Use WAL`]
+        : [];
+    }
+    const durable = this.capabilities.survives === "host";
+    database.pragma(`synchronous = ${durable ? "FULL" : "NORMAL"}`);
+    // On macOS a plain fsync stops at the drive's cache. Elsewhere this does nothing.
+    database.pragma("fullfsync = ON");
+    database.pragma("checkpoint_fullfsync = ON");
+    // Removed text is overwritten, not only unlinked (G14).
+    database.pragma("secure_delete = ON");
+    const mode = database.pragma("journal_mode = WAL", { simple: true });
+    return mode === "wal"
+      ? []
+      : [
+          `${database.name} is on a file system that allows no write-ahead log: readers and ` +
+            "writers wait for each other, a power failure may take the last write. Use a local disk",
+        ];
+  }
+}
+
+type Statements = {
+  readonly [Name in keyof typeof statements]: (typeof statements)[Name] extends Sql<
+    infer Parameters,
+    infer Row
+  >
+    ? Statement<Parameters, Row>
+    : never;
+};
+
+function prepare(database: Database, prefix: string): Statements {
+  const prepared = Object.entries(statements).map(([name, sql]) => [
+    name,
+    // An own database may have made big integers its default.
+    database.prepare(named(sql, prefix)).safeIntegers(false),
+  ]);
+  return Object.fromEntries(prepared) as Statements;
+}
+
+function versionOf(database: Database, prefix: string) {
+  try {
+    const statement = database.prepare(named(schemaVersion, prefix)).safeIntegers(false);
+    return statement.get() as { version: number; compatible: number };
+  } catch (error) {
+    if (!isMissingTable(error)) throw error;
+    return { version: 0, compatible: 0 };
+  }
+}
+
+function clock(sql: Statements): number {
+  return (sql.clock.get() as { now: number }).now;
+}
+
+function isExpired(row: SessionRow, sql: Statements): boolean {
+  return row.expiresAt !== null && row.expiresAt <= clock(sql);
+}
+
+/** The session that a write meets. An expired one is removed, so that a new one does not meet its rows. */
+function takeSession(key: Key, sql: Statements): SessionRow | undefined {
+  const row = sql.findSession.get(key.id);
+  if (row === undefined || !isExpired(row, sql)) return row;
+  dropSession(row.id, sql);
+  return undefined;
+}
+
+function dropSession(id: number, sql: Statements): void {
+  sql.deleteMessagesAfter.run(id, 0);
+  sql.deleteState.run(id);
+  sql.deleteSession.run(id);
+}
+
+/** Digests of those of the records' ids that are stored. A fresh id costs no look-up. */
+function digestsOf(
+  row: SessionRow | undefined,
+  records: readonly MessageRecord[],
+  sql: Statements,
+): Map<string, string> {
+  const digests = new Map<string, string>();
+  if (row === undefined) return digests;
+  for (const { id, fresh } of records) {
+    const stored = fresh ? undefined : sql.findMessage.get(row.id, id);
+    if (stored !== undefined) digests.set(id, stored.digest);
+  }
+  return digests;
+}
+
+function removeMessages(row: SessionRow, ids: readonly string[], sql: Statements): number {
+  return ids.reduce((sum, id) => sum + sql.deleteMessage.run(row.id, id).changes, 0);
+}
+
+/** Record a change: the session's row, new messages, and the patch. */
+function save(
+  key: Key,
+  row: SessionRow | undefined,
+  change: {
+    /** How many messages were removed. */
+    readonly removed?: number;
+    readonly added?: readonly MessageRecord[];
+    readonly patch?: Patch | undefined;
+  },
+  write: Write & { readonly times?: Times },
+  sql: Statements,
+): Outcome {
+  const { removed = 0, added = [], patch } = change;
+  const now = clock(sql);
+  const messageCount = (row?.messageCount ?? 0) - removed + added.length;
+  const lastSeq = row?.lastSeq ?? 0;
+  const { id } = sql.saveSession.get({
+    key: key.id,
+    tenant: key.tenant,
+    user: key.user,
+    conversation: key.conversation,
+    version: write.next,
+    messageCount,
+    lastSeq: lastSeq + added.length,
+    createdAt: row?.createdAt ?? now,
+    updatedAt: now,
+    expiresAt: write.ttlMs === undefined ? (row?.expiresAt ?? null) : now + write.ttlMs,
+    title: patch?.title === undefined ? (row?.title ?? null) : patch.title,
+    ...write.times,
+  }) as { id: number };
+  for (const [index, record] of added.entries()) {
+    const seq = lastSeq + 1 + index;
+    sql.insertMessage.run(id, seq, record.id, record.digest, record.data, record.createdAt);
+  }
+  for (const [name, data] of Object.entries(patch?.state ?? {})) {
+    if (data === null) sql.unsetState.run(id, name);
+    else sql.setState.run(id, name, data);
+  }
+  return { status: "applied", version: write.next, messageCount };
+}
+
+function isApplied({ status }: Outcome): boolean {
+  return status === "applied";
+}
+
+/** The records of a range; `undefined`: the message that it names is not there. */
+function readMessages(row: SessionRow, range: Range, sql: Statements): MessageRecord[] | undefined {
+  const { limit = Number.MAX_SAFE_INTEGER } = range;
+  if ("from" in range) {
+    return range.from === "start"
+      ? sql.messagesAfter.all(row.id, 0, limit)
+      : sql.messagesBefore.all(row.id, row.lastSeq + 1, limit).reverse();
+  }
+  const anchor = sql.findMessage.get(row.id, "before" in range ? range.before : range.after);
+  if (anchor === undefined) return undefined;
+  return "before" in range
+    ? sql.messagesBefore.all(row.id, anchor.seq, limit).reverse()
+    : sql.messagesAfter.all(row.id, anchor.seq, limit);
+}
+
+function readState(row: SessionRow, sql: Statements): SessionRecord["state"] {
+  return Object.fromEntries(sql.findState.all(row.id).map(({ name, data }) => [name, data]));
+}
+
+function toRecord({ id, lastSeq, ...row }: SessionRow, state: SessionRecord["state"]) {
+  return { ...row, state };
+}
+
+function toPage(
+  rows: readonly SessionRow[],
+  limit: number,
+  cursorOf: (last: SessionRow) => (string | number)[],
+) {
+  const sessions = rows.map((row) => toRecord(row, {}));
+  const last = rows.length < limit ? undefined : rows.at(-1);
+  return last === undefined ? { sessions } : { sessions, cursor: encodeCursor(cursorOf(last)) };
+}
+
+function pathOf({ path, url, database }: SqliteChatStoreOptions): string {
+  if ([path, url, database].filter((value) => value !== undefined).length > 1) {
+    throw new InvalidOptionsError("Give one of path, url and database, not several");
+  }
+  if (database !== undefined) {
+    if (typeof database?.prepare === "function") return database.name;
+    throw new InvalidOptionsError("database must be a Database of better-sqlite3");
+  }
+  const name = url === undefined ? (path ?? "chatstore.db") : pathOfUrl(url);
+  if (typeof name !== "string" || name.trim() === "" || name.includes("\0")) {
+    throw new InvalidOptionsError(`path is ${JSON.stringify(name)}; it must name a file`);
+  }
+  return name === inMemory ? name : resolve(name);
+}
+
+function pathOfUrl(url: string): string {
+  const refuse = (reason: string, cause?: unknown): never => {
+    throw new InvalidOptionsError(
+      `The URL ${JSON.stringify(redact(String(url)))} ${reason}. ` +
+        "Examples: sqlite:./chat.db (relative) and sqlite:///var/lib/app/chat.db (absolute)",
+      { cause },
+    );
+  };
+  const rest = /^sqlite:(?:\/\/(?=\/))?(?!\/\/)(.+)$/i.exec(url)?.[1];
+  if (rest === undefined) return refuse("names no SQLite file");
+  if (/[?#]/.test(rest)) return refuse("must have its ? and # percent-encoded: it takes no query");
+  try {
+    return rest.startsWith("/") ? fileURLToPath(`file://${rest}`) : decodeURIComponent(rest);
+  } catch (cause) {
+    return refuse("is not percent-encoded correctly", cause);
+  }
+}
+
+function capabilitiesOf(
+  { survives, database }: SqliteChatStoreOptions,
+  path: string,
+): Capabilities {
+  if (survives !== undefined && survives !== "host" && survives !== "process") {
+    throw new InvalidOptionsError(`survives is ${String(survives)}; known: "host" and "process"`);
+  }
+  if (survives !== undefined && database !== undefined) {
+    throw new InvalidOptionsError("survives cannot be given with database: set PRAGMA synchronous");
+  }
+  if (database?.memory ?? path === inMemory) {
+    return { multiProcess: false, survives: "nothing", sweepsItself: false };
+  }
+  // Of an own database no more is claimed than every setting gives.
+  const promised = database === undefined ? (survives ?? "host") : "process";
+  return { multiProcess: true, survives: promised, sweepsItself: false };
+}

@@ -1,0 +1,286 @@
+/**
+ * The handle on the database: how it is opened, how it waits for locks, how writes share a transaction, and what its
+ * errors mean. Knows nothing of sessions.
+ */
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
+import {
+  BackendError,
+  ClosedError,
+  CorruptSessionError,
+  type FailureOutcome,
+  InvalidOptionsError,
+  SchemaError,
+  TimeoutError,
+} from "@chatstore/core";
+import Database from "better-sqlite3";
+import { schemaAdvice } from "./schema.js";
+
+/** The path of a database that has no file. */
+export const inMemory = ":memory:";
+/** Milliseconds of work after which a transaction takes no further write, so that the event loop turns. */
+const longestTransaction = 20;
+/** Milliseconds between attempts at a lock. Short: SQLite has no queue, the lock goes to whoever asks in time. */
+const longestPause = 15;
+
+/** A write that waits for its transaction. */
+interface Job {
+  /** Returns what is left to do once the transaction is committed. */
+  readonly run: () => { readonly erases: boolean; readonly resolve: () => void };
+  readonly reject: (error: unknown) => void;
+}
+
+/** A database handle that waits for locks without blocking, and commits the writes that come together as one. */
+export class Connection {
+  readonly database: Database.Database;
+  readonly #owned: boolean;
+  readonly #file: string | undefined;
+  readonly #jobs = new Set<Job>();
+  #draining = false;
+
+  /** @param owned The handle was opened here, so it is closed here. */
+  constructor(database: Database.Database, owned: boolean) {
+    this.database = database;
+    this.#owned = owned;
+    // The name of an own database may be relative to a directory that was left since.
+    this.#file = owned ? identityOf(database) : undefined;
+  }
+
+  /**
+   * Run `work` as soon as no lock is in its way. SQLite's own waiting, the busy timeout, would block the event loop.
+   */
+  async patiently<T>(signal: AbortSignal, work: () => T): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      if (signal.aborted) throw this.#tooLate();
+      try {
+        return this.#withoutBusyTimeout(work);
+      } catch (error) {
+        if (!isBusy(error)) throw this.#failure(error, "not-applied");
+      }
+      await pause(attempt, signal);
+    }
+  }
+
+  read<T>(signal: AbortSignal, work: () => T): Promise<T> {
+    return this.patiently(signal, () => this.#transaction("deferred", work));
+  }
+
+  /**
+   * Run `work` in a transaction that other writes may share. It stays on its own: when one throws, it is rejected, and the
+   * others run again without it. When the signal aborts before its turn, it never runs.
+   */
+  write<T>(
+    signal: AbortSignal,
+    work: () => T,
+    erases: (result: T) => boolean = () => false,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const leave = () => {
+        this.#jobs.delete(job);
+        signal.removeEventListener("abort", abort);
+      };
+      const job: Job = {
+        run: () => {
+          const result = work();
+          return {
+            erases: erases(result),
+            resolve: () => {
+              leave();
+              resolve(result);
+            },
+          };
+        },
+        reject: (error) => {
+          leave();
+          reject(error);
+        },
+      };
+      const abort = () => job.reject(this.#tooLate());
+      if (signal.aborted) return abort();
+      signal.addEventListener("abort", abort);
+      this.#jobs.add(job);
+      if (!this.#draining) void this.#drain();
+    });
+  }
+
+  close(): void {
+    for (const job of this.#jobs) job.reject(new ClosedError());
+    if (this.#owned) this.database.close();
+  }
+
+  async #drain(): Promise<void> {
+    this.#draining = true;
+    for (let attempt = 0; this.#jobs.size > 0; ) {
+      // Whatever this turn of the event loop brings shares the transaction.
+      await setImmediate();
+      if (this.#commit()) attempt = 0;
+      else await pause(++attempt);
+    }
+    this.#draining = false;
+  }
+
+  /** One transaction of what waits. False: somebody else holds the lock. */
+  #commit(): boolean {
+    const end = performance.now() + longestTransaction;
+    const ran = new Map<Job, ReturnType<Job["run"]>>();
+    let running: Job | undefined;
+    const runJobs = () => {
+      for (running of this.#jobs) {
+        ran.set(running, running.run());
+        if (performance.now() > end) break;
+      }
+      running = undefined;
+    };
+    try {
+      this.#withoutBusyTimeout(() => this.#transaction("immediate", runJobs));
+    } catch (error) {
+      if (isBusy(error)) return false;
+      const committing = running === undefined && ran.size > 0;
+      const failed = running ? [running] : committing ? ran.keys() : this.#jobs;
+      const failure = this.#failure(error, committing ? "unknown" : "not-applied");
+      for (const job of failed) job.reject(failure);
+      return true;
+    }
+    const done = [...ran.values()];
+    if (done.some(({ erases }) => erases)) this.#emptyLog();
+    for (const { resolve } of done) resolve();
+    return true;
+  }
+
+  #transaction<T>(mode: "deferred" | "immediate", work: () => T): T {
+    const database = this.database;
+    // A transaction of an own database's owner: he may still roll it back.
+    if (database.inTransaction) {
+      throw new Database.SqliteError("the database is in a transaction", "SQLITE_BUSY");
+    }
+    if (this.#file !== undefined && this.#file !== identityOf(database)) {
+      throw new BackendError(
+        `${database.name} was removed or replaced while it was open, so what is written would be ` +
+          "lost: put it back, or open the store anew",
+        { retryable: false, outcome: "not-applied" },
+      );
+    }
+    return database.transaction(work)[mode]();
+  }
+
+  /** Removed text leaves the write-ahead log too, unless somebody still reads an older snapshot. */
+  #emptyLog(): void {
+    try {
+      this.#withoutBusyTimeout(() => this.database.pragma("main.wal_checkpoint(TRUNCATE)"));
+    } catch {
+      // The write itself is done and stands. What is wrong with the disk, the next one will say.
+    }
+  }
+
+  /** An own database may have a busy timeout. */
+  #withoutBusyTimeout<T>(work: () => T): T {
+    if (this.#owned) return work();
+    const timeout = this.database.pragma("busy_timeout", { simple: true });
+    this.database.pragma("busy_timeout = 0");
+    try {
+      return work();
+    } finally {
+      this.database.pragma(`busy_timeout = ${timeout}`);
+    }
+  }
+
+  #tooLate(): TimeoutError {
+    return new TimeoutError(`${this.database.name} was locked by somebody else all the time`, {
+      outcome: "not-applied",
+    });
+  }
+
+  /** What better-sqlite3 threw, as a Chatstore error. */
+  #failure(error: unknown, outcome: FailureOutcome): unknown {
+    const code = codeOf(error);
+    if (code === undefined) return error;
+    const what = `${this.database.name}: ${(error as Error).message} (${code})`;
+    if (code === "SQLITE_NOTADB") {
+      return new InvalidOptionsError(`${what}: path must name a SQLite database`, { cause: error });
+    }
+    if (code.startsWith("SQLITE_CORRUPT")) {
+      return new CorruptSessionError(
+        `${what}: restore a backup, or salvage what can be read with sqlite3's .recover`,
+        { cause: error },
+      );
+    }
+    if (isMissingTable(error)) return new SchemaError(`${what}: ${schemaAdvice}`);
+    return new BackendError(what, {
+      retryable: /^SQLITE_(IOERR|NOMEM)/.test(code),
+      // A full disk is noticed before the commit's mark is written.
+      outcome: code === "SQLITE_FULL" ? "not-applied" : outcome,
+      cause: error,
+    });
+  }
+}
+
+/** Waits between attempts at a lock, with jitter, so that competitors do not meet again. */
+async function pause(attempt: number, signal?: AbortSignal): Promise<void> {
+  const longest = Math.min(2 ** attempt, longestPause);
+  await delay(1 + Math.random() * longest, undefined, signal && { signal }).catch(() => undefined);
+}
+
+/** SQLite's code. By its shape, because an own database may come from another copy of better-sqlite3. */
+function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" && code.startsWith("SQLITE_") ? code : undefined;
+}
+
+function isBusy(error: unknown): boolean {
+  return (
+    /^SQLITE_(BUSY|LOCKED|PROTOCOL)/.test(codeOf(error) ?? "") ||
+    // An own database whose owner awaits something in the middle of `iterate()`.
+    (error instanceof TypeError && error.message.includes("busy executing a query"))
+  );
+}
+
+export function isMissingTable(error: unknown): boolean {
+  return codeOf(error) === "SQLITE_ERROR" && /no such table/.test((error as Error).message);
+}
+
+/** Tells a file from one that was put in its place. */
+function identityOf({ name, memory }: Database.Database): string | undefined {
+  const stats = memory ? undefined : statSync(name, { throwIfNoEntry: false });
+  return stats && `${stats.dev} ${stats.ino}`;
+}
+
+export function openFile(path: string, mustExist: boolean): Database.Database {
+  if (path !== inMemory) checkPlace(path, mustExist);
+  try {
+    return new Database(path, { timeout: 0 });
+  } catch (cause) {
+    if (codeOf(cause) === undefined) {
+      throw new BackendError(
+        "The native part of better-sqlite3 cannot be loaded. Allow its install script " +
+          "(pnpm approve-builds), then run: npm rebuild better-sqlite3",
+        { retryable: false, outcome: "not-applied", cause },
+      );
+    }
+    throw new InvalidOptionsError(`SQLite cannot open ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+/** Says what is wrong with a path before SQLite writes, or says only that it cannot open it. */
+function checkPlace(path: string, mustExist: boolean): void {
+  const { R_OK, W_OK, X_OK } = constants;
+  try {
+    accessSync(dirname(path), W_OK | X_OK);
+    if (existsSync(path)) accessSync(path, R_OK | W_OK);
+  } catch (cause) {
+    throw new InvalidOptionsError(
+      `The SQLite database ${path} cannot be used (${(cause as Error).message}): ` +
+        "its directory must exist, and file and directory must be writable",
+      { cause },
+    );
+  }
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats?.isDirectory()) {
+    throw new InvalidOptionsError(`${path} is a directory: path must name a file in it`);
+  }
+  if (stats === undefined && mustExist) {
+    throw new SchemaError(`There is no database ${path}: ${schemaAdvice}`);
+  }
+}

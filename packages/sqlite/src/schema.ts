@@ -1,0 +1,219 @@
+/**
+ * The stored format: tables, migrations, and every statement that runs on them. `{sessions}` stands for the quoted name
+ * of a table or index, see {@link named}. All times are milliseconds since 1970.
+ */
+import {
+  InvalidOptionsError,
+  type Key,
+  type MessageRecord,
+  type Scope,
+  type SessionRecord,
+} from "@chatstore/core";
+
+/**
+ * The schema's history. A migration's position is the version that it leads from; what was released never changes.
+ * Within a major version they are additive: processes of the version before go on beside the new schema.
+ */
+export const migrations = [
+  `
+CREATE TABLE {meta} (
+  version INTEGER NOT NULL,    -- the number of migrations that have run
+  compatible INTEGER NOT NULL  -- the oldest version whose code may use this schema
+) STRICT;
+
+CREATE TABLE {sessions} (
+  id INTEGER PRIMARY KEY,
+  key TEXT NOT NULL UNIQUE,    -- t:acme/u:alice/c:support
+  tenant TEXT NOT NULL,        -- empty: the key has none
+  user TEXT NOT NULL,          -- empty: a raw key
+  conversation TEXT NOT NULL,  -- empty: the key has none
+  version TEXT NOT NULL,       -- replaced by every change
+  message_count INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL,   -- the highest seq that a message of this session ever had
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  expires_at INTEGER,
+  title TEXT
+) STRICT;
+
+CREATE INDEX {sessions_by_user} ON {sessions} (tenant, user, updated_at DESC, key);
+CREATE INDEX {sessions_by_tenant} ON {sessions} (tenant);
+CREATE INDEX {sessions_by_expiry} ON {sessions} (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE {messages} (
+  session INTEGER NOT NULL,    -- the id of its session
+  seq INTEGER NOT NULL,        -- the order; gaps are ordinary
+  id TEXT NOT NULL,
+  digest TEXT NOT NULL,        -- of the content, for idempotence
+  data TEXT NOT NULL,          -- {"v":1,"role":"user","content":"hi",...}
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (session, seq),
+  UNIQUE (session, id)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE {state} (
+  session INTEGER NOT NULL,    -- the id of its session
+  name TEXT NOT NULL,
+  data TEXT NOT NULL,          -- {"v":1,"value":...}
+  PRIMARY KEY (session, name)
+) WITHOUT ROWID, STRICT;
+`,
+] as const;
+
+/** The version of a schema with all migrations. */
+export const currentVersion = migrations.length;
+/** The oldest version whose code may use the current schema: raised only by a migration that is not additive. */
+const compatibleVersion = 1;
+
+/** A session's row. */
+export interface SessionRow extends Omit<SessionRecord, "state"> {
+  readonly id: number;
+  readonly lastSeq: number;
+}
+
+declare const types: unique symbol;
+/** The SQL of a statement, with the types of its parameters and rows. */
+export type Sql<Parameters extends unknown[] = unknown[], Row = unknown> = string & {
+  readonly [types]?: (...parameters: Parameters) => Row;
+};
+const sql = <Parameters extends unknown[], Row = never>(text: string): Sql<Parameters, Row> => text;
+
+const sessionColumns = `id, key, version, message_count AS messageCount, last_seq AS lastSeq,
+  created_at AS createdAt, updated_at AS updatedAt, expires_at AS expiresAt, title`;
+const messageColumns = "id, digest, data, created_at AS createdAt";
+// A function hides the condition from the planner, which would otherwise look for an index that serves it.
+const isLive = "ifnull(expires_at > @now, TRUE)";
+type Page = { readonly limit: number; readonly now: number };
+
+/** What runs once the schema is there. */
+export const statements = {
+  /** The engine's clock: no other stamps sessions and judges expiry. */
+  clock: sql<[], { now: number }>(
+    "SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER) AS now",
+  ),
+
+  findSession: sql<[key: string], SessionRow>(
+    `SELECT ${sessionColumns} FROM {sessions} WHERE key = ?`,
+  ),
+  findSessionsOfUser: sql<[tenant: string, user: string], SessionRow>(
+    `SELECT ${sessionColumns} FROM {sessions} WHERE tenant = ? AND user = ?`,
+  ),
+  findExpired: sql<[now: number, limit: number], { id: number }>(
+    "SELECT id FROM {sessions} WHERE expires_at <= ? LIMIT ?",
+  ),
+  saveSession: sql<[Omit<SessionRow, "id"> & Omit<Key, "id">], { id: number }>(`
+    INSERT INTO {sessions} (key, tenant, user, conversation, version, message_count, last_seq,
+      created_at, updated_at, expires_at, title)
+    VALUES (@key, @tenant, @user, @conversation, @version, @messageCount, @lastSeq,
+      @createdAt, @updatedAt, @expiresAt, @title)
+    ON CONFLICT (key) DO UPDATE SET version = excluded.version,
+      message_count = excluded.message_count, last_seq = excluded.last_seq,
+      created_at = excluded.created_at, updated_at = excluded.updated_at,
+      expires_at = excluded.expires_at, title = excluded.title
+    RETURNING id`),
+  deleteSession: sql<[id: number]>("DELETE FROM {sessions} WHERE id = ?"),
+
+  messagesAfter: sql<[session: number, seq: number, limit: number], MessageRecord>(`
+    SELECT ${messageColumns} FROM {messages}
+    WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?`),
+  messagesBefore: sql<[session: number, seq: number, limit: number], MessageRecord>(`
+    SELECT ${messageColumns} FROM {messages}
+    WHERE session = ? AND seq < ? ORDER BY seq DESC LIMIT ?`),
+  findMessage: sql<[session: number, id: string], { seq: number; digest: string }>(
+    "SELECT seq, digest FROM {messages} WHERE session = ? AND id = ?",
+  ),
+  insertMessage: sql<
+    [session: number, seq: number, id: string, digest: string, data: string, createdAt: number]
+  >(`
+    INSERT INTO {messages} (session, seq, id, digest, data, created_at)
+    VALUES (?, ?, ?, ?, ?, ?)`),
+  updateMessage: sql<
+    [digest: string, data: string, createdAt: number | null, session: number, seq: number]
+  >(`
+    UPDATE {messages} SET digest = ?, data = ?, created_at = ifnull(?, created_at)
+    WHERE session = ? AND seq = ?`),
+  deleteMessage: sql<[session: number, id: string]>(
+    "DELETE FROM {messages} WHERE session = ? AND id = ?",
+  ),
+  deleteMessagesAfter: sql<[session: number, seq: number]>(
+    "DELETE FROM {messages} WHERE session = ? AND seq > ?",
+  ),
+
+  findState: sql<[session: number], { name: string; data: string }>(
+    "SELECT name, data FROM {state} WHERE session = ?",
+  ),
+  setState: sql<[session: number, name: string, data: string]>(`
+    INSERT INTO {state} (session, name, data) VALUES (?, ?, ?)
+    ON CONFLICT (session, name) DO UPDATE SET data = excluded.data`),
+  unsetState: sql<[session: number, name: string]>(
+    "DELETE FROM {state} WHERE session = ? AND name = ?",
+  ),
+  deleteState: sql<[session: number]>("DELETE FROM {state} WHERE session = ?"),
+
+  listOfUser: sql<[Page & Scope & { updatedAt: number; key: string }], SessionRow>(`
+    SELECT ${sessionColumns} FROM {sessions}
+    WHERE tenant = @tenant AND user = @user AND updated_at <= @updatedAt
+      AND (updated_at < @updatedAt OR key > @key) AND ${isLive}
+    ORDER BY updated_at DESC, key LIMIT @limit`),
+  listOfTenant: sql<[Page & { id: number; tenant: string }], SessionRow>(`
+    SELECT ${sessionColumns} FROM {sessions}
+    WHERE tenant = @tenant AND id > @id AND ${isLive} ORDER BY id LIMIT @limit`),
+  listAll: sql<[Page & { id: number }], SessionRow>(`
+    SELECT ${sessionColumns} FROM {sessions}
+    WHERE id > @id AND ${isLive} ORDER BY id LIMIT @limit`),
+} as const;
+
+/** The schema's version; there is none before the first migration. */
+export const schemaVersion = sql<[], { version: number; compatible: number }>(
+  "SELECT version, compatible FROM {meta}",
+);
+
+/** SQL with the names that begin with `prefix`, quoted, in place of `{name}`. */
+export function named(sql: string, prefix: string): string {
+  const quoted = prefix.replaceAll('"', '""');
+  return sql.replace(/\{(\w+)\}/g, (_, name: string) => `"${quoted}${name}"`);
+}
+
+/** What brings a schema from a version (0: nothing there) to the current one, to be run in one transaction. */
+export function migrationFrom(version: number, prefix: string): string {
+  const stamp = `
+DELETE FROM {meta};
+INSERT INTO {meta} (version, compatible) VALUES (${currentVersion}, ${compatibleVersion});
+`;
+  return named([...migrations.slice(version), stamp].join(""), prefix);
+}
+
+/**
+ * The SQL that creates the tables, or migrates them from an older version: for somebody with the rights, to be run with
+ * the `sqlite3` program when the store itself may not (`migrate: "check"`).
+ *
+ * @param options `prefix` as the store has it; `from`: the version that is there, 0 (default) for none.
+ */
+export function sqliteSchema(
+  options: { readonly prefix?: string | undefined; readonly from?: number | undefined } = {},
+): string {
+  const { prefix, from = 0 } = options;
+  if (!Number.isInteger(from) || from < 0 || from >= currentVersion) {
+    throw new InvalidOptionsError(
+      `from is ${from}; it must be a version before ${currentVersion}, the current one`,
+    );
+  }
+  const migration = migrationFrom(from, checkPrefix(prefix));
+  return `PRAGMA journal_mode = WAL;\nBEGIN IMMEDIATE;\n${migration}\nCOMMIT;\n`;
+}
+
+export const schemaAdvice =
+  'let somebody with the rights run the SQL of sqliteSchema(), or open with migrate: "auto"';
+
+/** @throws InvalidOptionsError for what SQLite cannot hold in a name. */
+export function checkPrefix(prefix = "chatstore_"): string {
+  if (typeof prefix !== "string" || prefix.includes("\0") || !prefix.isWellFormed()) {
+    throw new InvalidOptionsError(
+      "prefix must be a string without NUL and lone surrogates: it begins the names of tables",
+    );
+  }
+  if (/^sqlite_/i.test(prefix)) {
+    throw new InvalidOptionsError('prefix must not begin with "sqlite_": SQLite reserves it');
+  }
+  return prefix;
+}
