@@ -1,0 +1,85 @@
+/**
+ * A sound SQLite store, and the same with one defect.
+ *
+ * @packageDocumentation
+ */
+import {
+  BackendError,
+  type ChatStore,
+  type ChatStoreBackend,
+  type ChatStoreOptions,
+  createChatStore,
+} from "@chatstore/core";
+import { SqliteBackend } from "@chatstore/sqlite";
+import Database from "better-sqlite3";
+import { type Defect, defects, delegate } from "./defects.js";
+
+export { defects };
+
+export interface SabotagedChatStoreOptions extends ChatStoreOptions {
+  readonly path: string;
+  /** One of `defects`. Default: none, a sound store. */
+  readonly defect?: string | undefined;
+  /** The engine is away: it fails with this message. */
+  readonly down?: string | undefined;
+}
+
+/** What all stores of this process have asked of their engine. */
+export const asked = { calls: 0, records: 0 };
+
+/** The factory that the suite is given, in its own process and in the child processes that it starts. */
+export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
+  const defect = options.defect === undefined ? undefined : findDefect(options.defect);
+  const { path } = defect?.options?.(options) ?? options;
+  const sqlite = new SqliteBackend({ path, survives: "process" });
+  let connection: Database.Database | undefined;
+  const engine = () => {
+    connection ??= new Database(path, { timeout: 10_000 });
+    return connection;
+  };
+  const sound = options.down === undefined ? counted(sqlite) : away(sqlite, options.down);
+  const soundOrBroken = delegate(sound, defect?.backend?.(sound, engine));
+  const backend = delegate(soundOrBroken, {
+    async close() {
+      connection?.close();
+      await soundOrBroken.close();
+    },
+  });
+  return defect?.store === undefined
+    ? createChatStore("sabotaged", options, () => backend)
+    : new defect.store(backend, options);
+}
+
+function findDefect(name: string): Defect {
+  const defect = defects[name];
+  if (defect === undefined) throw new Error(`There is no defect "${name}"`);
+  return defect;
+}
+
+function counted(backend: ChatStoreBackend): ChatStoreBackend {
+  return delegate(backend, {
+    async read(...args) {
+      asked.calls++;
+      const found = await backend.read(...args);
+      if (typeof found === "object") asked.records += found.records.length;
+      return found;
+    },
+    append(...args) {
+      asked.calls++;
+      asked.records += args[1].length;
+      return backend.append(...args);
+    },
+  });
+}
+
+function away(backend: ChatStoreBackend, reason: string): ChatStoreBackend {
+  return delegate(backend, {
+    open: async () => {
+      throw new BackendError("The engine is away", {
+        retryable: true,
+        outcome: "not-applied",
+        cause: new Error(reason.replace(/\S*@/, "")),
+      });
+    },
+  });
+}

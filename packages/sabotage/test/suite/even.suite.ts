@@ -1,0 +1,3 @@
+import { testDefects } from "./subjects.ts";
+
+testDefects(0);

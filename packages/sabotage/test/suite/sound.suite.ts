@@ -1,0 +1,3 @@
+import { testSabotaged } from "./subjects.ts";
+
+testSabotaged("sound");

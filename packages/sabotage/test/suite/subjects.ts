@@ -1,0 +1,60 @@
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Guarantee, testChatStore } from "@chatstore/core/conformance";
+import Database from "better-sqlite3";
+import { afterAll } from "vitest";
+import { asked, defects } from "../../dist/index.js";
+
+const directory = mkdtempSync(join(tmpdir(), "chatstore-sabotage-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Every second defect, so that two test files share the work. */
+export function testDefects(remainder: 0 | 1): void {
+  for (const [index, [name, { breaks }]] of Object.entries(defects).entries()) {
+    if (index % 2 === remainder) testSabotaged(name, name, [breaks]);
+  }
+}
+
+/** The suite on a store with a defect, or on the sound one. */
+export function testSabotaged(
+  name: string,
+  defect?: string,
+  guarantees?: readonly Guarantee[],
+): void {
+  const folder = join(directory, name.replace(/\W/g, "-"));
+  mkdirSync(folder);
+  const path = (namespace: string) => join(folder, `${namespace}.db`);
+  testChatStore({
+    name,
+    module: new URL("../../dist/index.js", import.meta.url),
+    factory: "sabotagedChatStore",
+    options: (namespace) => ({ path: path(namespace), defect }),
+    guarantees,
+    bail: defect !== undefined,
+    unreachable: { path: path("away"), defect, down: "connect to me:hunter2-canary@nowhere" },
+    hooks: {
+      dump: async (namespace) => dump(path(namespace)),
+      roundTrips: async (_, run) => difference("calls", run),
+      work: async (_, run) => difference("records", run),
+    },
+  });
+}
+
+async function difference(what: keyof typeof asked, run: () => Promise<unknown>): Promise<number> {
+  const before = asked[what];
+  await run();
+  return asked[what] - before;
+}
+
+/** All rows of all tables. */
+function dump(path: string): string {
+  const database = new Database(path, { readonly: true });
+  try {
+    const tables = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").pluck();
+    const rows = tables.all().map((table) => database.prepare(`SELECT * FROM "${table}"`).all());
+    return JSON.stringify(rows);
+  } finally {
+    database.close();
+  }
+}
