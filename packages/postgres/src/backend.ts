@@ -1,0 +1,544 @@
+import {
+  applyPatch,
+  BackendError,
+  type Capabilities,
+  type ChatStoreBackend,
+  ClosedError,
+  CorruptSessionError,
+  decodeCursor,
+  type Edit,
+  encodeCursor,
+  judgeAppend,
+  judgeVersion,
+  type Key,
+  type ListQuery,
+  type MessageRecord,
+  type MigrateMode,
+  type Outcome,
+  type Patch,
+  type Range,
+  SchemaError,
+  type Scope,
+  type SessionRecord,
+  type Standing,
+  UnsupportedFormatError,
+  unchanged,
+  type Write,
+} from "@chatstore/core";
+import {
+  Connections,
+  MissingTableError,
+  poolOf,
+  type Run,
+  type Statements,
+  script,
+  sqlState,
+  statementsOn,
+} from "./connections.js";
+import type { PostgresChatStoreOptions } from "./index.js";
+import {
+  checkNames,
+  currentVersion,
+  migrationFrom,
+  type Names,
+  named,
+  type ReadRow,
+  type ServerRow,
+  type SessionRow,
+  schemaCreation,
+  sessionsPerStep,
+} from "./schema.js";
+
+/** Core's default. */
+const defaultTimeout = 5_000;
+/** A long history is written in requests of this many messages or characters, all of one transaction. */
+const messagesPerRequest = 1_000;
+const charactersPerRequest = 4 * 1024 * 1024;
+/** Longer sessions are erased in several transactions. */
+const messagesPerStep = 1_000;
+
+type Times = Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
+
+/** A session whose row this transaction has locked. */
+interface Locked {
+  /** Of its row, which is there in any case. */
+  readonly id: number;
+  /** Whether the row was inserted by this transaction. */
+  readonly isNew: boolean;
+  /** `undefined`: absent or expired. */
+  readonly current: (Standing & { readonly lastSeq: number }) | undefined;
+  /** Digests of those of the messages asked for that are there. */
+  readonly digests: ReadonlyMap<string, string>;
+}
+
+/** Stores sessions in a PostgreSQL database, by pg. */
+export class PostgresBackend implements ChatStoreBackend {
+  readonly name = "postgres";
+  readonly #source: ReturnType<typeof poolOf>;
+  readonly #timeout: number;
+  readonly #names: Names;
+  readonly #sql: Statements;
+  #survives: Capabilities["survives"] = "process";
+  #connections: Connections | undefined;
+  #closed = false;
+
+  /** @throws InvalidOptionsError for options that are wrong or contradict each other. */
+  constructor(options: PostgresChatStoreOptions = {}) {
+    this.#source = poolOf(options);
+    this.#timeout = options.timeout ?? defaultTimeout;
+    this.#names = checkNames(options);
+    this.#sql = statementsOn(this.#names);
+  }
+
+  /** `survives` follows the server's settings, and says the least before `open()` has seen them. */
+  get capabilities(): Capabilities {
+    return { multiProcess: true, survives: this.#survives, sweepsItself: false };
+  }
+
+  async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
+    if (this.#closed) throw new ClosedError();
+    this.#connections ??= new Connections(this.#source, this.#timeout);
+    const server = await this.#inspect(migrate, signal);
+    if (server.compatible > currentVersion) {
+      throw new UnsupportedFormatError(
+        `The tables ${this.#names.prefix}… have schema version ${server.version}, ` +
+          `this @chatstore/postgres knows up to ${currentVersion}: upgrade it`,
+      );
+    }
+    if (server.encoding !== "UTF8") {
+      throw new SchemaError(
+        `The database has the encoding ${server.encoding}, which cannot hold every text: use one with UTF8`,
+      );
+    }
+    if (server.readOnly === "on") {
+      // The next attempt may have to reach another server: keep no connection to this one.
+      await this.#connections.close();
+      this.#connections = undefined;
+      throw new BackendError(
+        "PostgreSQL is a standby, or read-only: let the url lead to the primary",
+        {
+          retryable: true,
+          outcome: "not-applied",
+        },
+      );
+    }
+    if (migrate !== "off" && server.version < currentVersion) {
+      if (migrate === "check") {
+        throw new SchemaError(
+          `The tables ${this.#names.prefix}… have schema version ${server.version}, not ${currentVersion}: ` +
+            'let somebody with the rights run the SQL of postgresSchema(), or open with migrate: "auto"',
+        );
+      }
+      await this.#migrate(signal);
+    }
+    this.#survives = survivalOf(server);
+    return { warnings: warningsOf(server) };
+  }
+
+  async read(key: Key, range: Range, signal: AbortSignal) {
+    const sql = this.#sql;
+    const { limit } = range;
+    const all = limit === undefined;
+    const [statement, anchor] =
+      "before" in range
+        ? [all ? sql.readAllBefore : sql.readBefore, range.before]
+        : "after" in range
+          ? [all ? sql.readAllAfter : sql.readAfter, range.after]
+          : [all ? sql.readAll : range.from === "start" ? sql.readOldest : sql.readNewest, null];
+    const rows = await this.#connected.read(signal, statement, key.id, limit ?? null, anchor);
+    return toSnapshot(rows, anchor !== null);
+  }
+
+  async append(
+    key: Key,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    write: Write,
+    signal: AbortSignal,
+  ): Promise<Outcome> {
+    if (records.length > 0 && patch === undefined) {
+      const applied = await this.#appendAtOnce(key, records, write, signal);
+      if (applied !== undefined) return applied;
+    }
+    const ids = records.filter(({ fresh }) => !fresh).map(({ id }) => id);
+    return this.#locked(key, ids, Object.keys(patch?.state ?? {}), signal, async (run, session) => {
+      const verdict = judgeAppend(session.current, session.digests, records, patch, write);
+      if (verdict.status !== "insert") return verdict;
+      return this.#save(run, key, session, { added: verdict.records, patch }, write);
+    });
+  }
+
+  async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
+    const sql = this.#sql;
+    const ids = edit.op === "remove" ? [] : [edit.id];
+    return this.#locked(key, ids, [], signal, async (run, session) => {
+      const { id, current, digests } = session;
+      const verdict = judgeVersion(current, write);
+      if (verdict !== undefined) return verdict;
+      if (edit.op === "remove") {
+        const removed = current && (await run(sql.deleteMessages, id, edit.ids)).count;
+        return removed ? this.#save(run, key, session, { removed }, write) : unchanged(current);
+      }
+      const digest = digests.get(edit.id);
+      if (digest === undefined) return { status: "missing", ids: [edit.id] };
+      if (edit.op === "truncateAfter") {
+        const removed = (await run(sql.deleteMessagesAfter, id, edit.id)).count;
+        return removed ? this.#save(run, key, session, { removed }, write) : unchanged(current);
+      }
+      if (digest === edit.digest) return unchanged(current);
+      await run(sql.updateMessage, id, edit.id, edit.digest, edit.data, edit.createdAt);
+      return this.#save(run, key, session, {}, write);
+    });
+  }
+
+  async replace(
+    key: Key,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    write: Write & { readonly times?: Times },
+    signal: AbortSignal,
+  ): Promise<Outcome> {
+    return this.#locked(key, [], [], signal, async (run, session) => {
+      const { id, current } = session;
+      const verdict = judgeVersion(current, write);
+      if (verdict !== undefined) return verdict;
+      const removed =
+        current === undefined ? 0 : (await run(this.#sql.deleteAllMessages, id)).count;
+      return this.#save(run, key, session, { removed, added: records, patch }, write);
+    });
+  }
+
+  async erase(
+    target: { readonly key: Key } | { readonly scope: Scope },
+    signal: AbortSignal,
+  ): Promise<number> {
+    const { condemnSession, condemnUser } = this.#sql;
+    const { rows } =
+      "key" in target
+        ? await this.#connected.write(signal, condemnSession, target.key.id)
+        : await this.#connected.write(signal, condemnUser, target.scope.tenant, target.scope.user);
+    for (let start = 0; start < rows.length; start += sessionsPerStep) {
+      await this.#remove(rows.slice(start, start + sessionsPerStep), signal);
+    }
+    return rows.filter(({ live }) => live).length;
+  }
+
+  async list(query: ListQuery, signal: AbortSignal) {
+    const { limit, cursor } = query;
+    const sql = this.#sql;
+    if ("scope" in query) {
+      const { tenant, user } = query.scope;
+      const [time, key] =
+        cursor === undefined
+          ? [Number.MAX_SAFE_INTEGER, ""]
+          : decodeCursor(cursor, ["number", "string"]);
+      const rows = await this.#connected.read(
+        signal,
+        sql.listOfUser,
+        tenant,
+        user,
+        time,
+        key,
+        limit,
+      );
+      return toPage(rows, limit, (last) => [last.updatedAt, last.key]);
+    }
+    const { tenant } = query;
+    const [id] = cursor === undefined ? [0] : decodeCursor(cursor, ["number"]);
+    const rows =
+      tenant === undefined
+        ? await this.#connected.read(signal, sql.listAll, id, limit)
+        : await this.#connected.read(signal, sql.listOfTenant, tenant, id, limit);
+    return toPage(rows, limit, (last) => [last.id]);
+  }
+
+  async purge(signal: AbortSignal): Promise<number> {
+    for (let purged = 0; ; ) {
+      const { rows } = await this.#connected.write(signal, this.#sql.condemnExpired);
+      purged += await this.#remove(rows, signal);
+      if (rows.length < sessionsPerStep) return purged;
+    }
+  }
+
+  async close() {
+    this.#closed = true;
+    await this.#connections?.close();
+  }
+
+  get #connected(): Connections {
+    if (this.#connections === undefined) throw new ClosedError();
+    return this.#connections;
+  }
+
+  async #inspect(migrate: MigrateMode, signal: AbortSignal): Promise<ServerRow> {
+    const { inspect, inspectServer } = this.#sql;
+    if (migrate !== "off") {
+      try {
+        return onlyRow(await this.#connected.read(signal, inspect));
+      } catch (error) {
+        if (!(error instanceof MissingTableError)) throw error;
+      }
+    }
+    return onlyRow(await this.#connected.read(signal, inspectServer));
+  }
+
+  async #migrate(signal: AbortSignal): Promise<void> {
+    const sql = this.#sql;
+    const names = this.#names;
+    const { schema } = names;
+    await this.#connected.transaction(
+      signal,
+      async (run) => {
+        await run(sql.lockMigrations);
+        // Again, now under the lock: another process may have been faster.
+        const { exists } = onlyRow((await run(sql.findTable, named("{meta}", names))).rows);
+        const { version } = exists ? onlyRow((await run(sql.inspect)).rows) : { version: 0 };
+        if (version >= currentVersion) return;
+        // Not IF NOT EXISTS: that asks for the right to create schemas even where there is nothing to do.
+        if (schema !== undefined && (await run(sql.findSchema, schema)).count === 0) {
+          await run(script(schemaCreation(schema)));
+        }
+        await run(script(migrationFrom(version, names)));
+      },
+      () => true,
+    );
+  }
+
+  /** `undefined`: nothing was written, the session or an id needs a closer look. */
+  async #appendAtOnce(
+    key: Key,
+    records: readonly MessageRecord[],
+    write: Write,
+    signal: AbortSignal,
+  ): Promise<Outcome | undefined> {
+    try {
+      const { rows } = await this.#connected.write(
+        signal,
+        this.#sql.append,
+        ...keyColumns(key),
+        write.next,
+        write.ifVersion === null ? "" : (write.ifVersion ?? null),
+        write.ttlMs ?? null,
+        String(this.#timeout),
+        ...messageColumns(records),
+      );
+      return (
+        rows[0] && { status: "applied", version: write.next, messageCount: rows[0].messageCount }
+      );
+    } catch (error) {
+      // An id that is there; or a race, where the database's default isolation is stricter.
+      const state = sqlState(error);
+      if (state === "23505" || state === "40001") return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Run `work` in a transaction that holds the session's row.
+   *
+   * @param ids The messages whose digests `work` needs.
+   * @param entries The state entries that `work` needs.
+   */
+  #locked(
+    key: Key,
+    ids: readonly string[],
+    entries: readonly string[],
+    signal: AbortSignal,
+    work: (run: Run, session: Locked) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    const { claim, findStanding } = this.#sql;
+    return this.#connected.transaction(
+      signal,
+      async (run) => {
+        const [inserted] = (await run(claim, ...keyColumns(key))).rows;
+        if (inserted !== undefined) {
+          const { id } = inserted;
+          return work(run, { id, isNew: true, current: undefined, digests: new Map() });
+        }
+        const row = onlyRow((await run(findStanding, key.id, ids, entries)).rows);
+        const { id, live } = row;
+        return work(run, {
+          id,
+          isNew: false,
+          current: live ? { ...row, state: toObject(row.state) } : undefined,
+          digests: new Map(live ? Object.entries(toObject(row.digests)) : []),
+        });
+      },
+      ({ status }) => status === "applied",
+    );
+  }
+
+  /** Record a change of a locked session: its row, new messages, and the patch. */
+  async #save(
+    run: Run,
+    key: Key,
+    session: Locked,
+    change: {
+      /** How many messages were removed. */
+      readonly removed?: number;
+      readonly added?: readonly MessageRecord[];
+      readonly patch?: Patch | undefined;
+    },
+    write: Write & { readonly times?: Times },
+  ): Promise<Outcome> {
+    const sql = this.#sql;
+    const { removed = 0, added = [], patch } = change;
+    const { current } = session;
+    let { id } = session;
+    if (current === undefined && !session.isNew) {
+      // An expired session does not come back to life: somebody may be removing its messages.
+      await run(sql.deleteSessions, [id]);
+      id = onlyRow((await run(sql.claim, ...keyColumns(key))).rows).id;
+    }
+    const lastSeq = current?.lastSeq ?? 0;
+    let written = 0;
+    for (const records of portions(added)) {
+      await run(sql.insertMessages, id, lastSeq + written, ...messageColumns(records));
+      written += records.length;
+    }
+    const entries = Object.entries(patch?.state ?? {});
+    const set = entries.filter((entry): entry is [string, string] => entry[1] !== null);
+    const unset = entries.filter(([, data]) => data === null);
+    if (set.length > 0) {
+      await run(
+        sql.setState,
+        id,
+        set.map(([name]) => name),
+        set.map(([, data]) => data),
+      );
+    }
+    if (unset.length > 0)
+      await run(
+        sql.unsetState,
+        id,
+        unset.map(([name]) => name),
+      );
+    const messageCount = (current?.messageCount ?? 0) - removed + added.length;
+    const { createdAt = null, updatedAt = null, expiresAt = null } = write.times ?? {};
+    await run(
+      sql.saveSession,
+      id,
+      write.next,
+      messageCount,
+      lastSeq + added.length,
+      applyPatch(current, patch).title,
+      write.ttlMs ?? null,
+      createdAt,
+      updatedAt,
+      expiresAt,
+    );
+    return { status: "applied", version: write.next, messageCount };
+  }
+
+  /** Remove condemned sessions, long ones in steps. Returns how many were still there. */
+  async #remove(
+    sessions: readonly { readonly id: number; readonly messageCount: number }[],
+    signal: AbortSignal,
+  ): Promise<number> {
+    if (sessions.length === 0) return 0;
+    const { deleteOldestMessages, deleteSessions } = this.#sql;
+    for (const { id, messageCount } of sessions) {
+      if (messageCount <= messagesPerStep) continue;
+      let count: number;
+      do {
+        ({ count } = await this.#connected.write(
+          signal,
+          deleteOldestMessages,
+          id,
+          messagesPerStep,
+        ));
+      } while (count > 0);
+    }
+    const ids = sessions.map(({ id }) => id);
+    return (await this.#connected.write(signal, deleteSessions, ids)).count;
+  }
+}
+
+function keyColumns({ id, tenant, user, conversation }: Key) {
+  return [id, tenant, user, conversation] as const;
+}
+
+function messageColumns(records: readonly MessageRecord[]) {
+  return [
+    records.map(({ id }) => id),
+    records.map(({ digest }) => digest),
+    records.map(({ data }) => data),
+    records.map(({ createdAt }) => createdAt),
+  ] as const;
+}
+
+function* portions(records: readonly MessageRecord[]): Iterable<readonly MessageRecord[]> {
+  let start = 0;
+  let characters = 0;
+  for (const [index, { data }] of records.entries()) {
+    characters += data.length;
+    if (
+      index > start &&
+      (characters > charactersPerRequest || index - start >= messagesPerRequest)
+    ) {
+      yield records.slice(start, index);
+      start = index;
+      characters = data.length;
+    }
+  }
+  if (start < records.length) yield records.slice(start);
+}
+
+function toSnapshot(rows: readonly ReadRow[], anchored: boolean) {
+  const head = rows.find(({ seq }) => seq === null);
+  if (head === undefined) return undefined;
+  const { anchor, state, ...session } = JSON.parse(head.data) as Omit<SessionRecord, "state"> & {
+    readonly anchor: number | null;
+    readonly state: SessionRecord["state"] | null;
+  };
+  if (anchored && anchor === null) return "missing" as const;
+  // SQL promises no order for the two halves, and one that pages backwards comes backwards.
+  const records = rows.filter((row) => row !== head).sort((a, b) => Number(a.seq) - Number(b.seq));
+  return { session: { ...session, state: state ?? {} }, records };
+}
+
+function toPage(
+  sessions: readonly SessionRow[],
+  limit: number,
+  cursorOf: (last: SessionRow) => (string | number)[],
+) {
+  const last = sessions.length < limit ? undefined : sessions.at(-1);
+  const page = sessions.map((session) => ({ ...session, state: {} }));
+  return last === undefined
+    ? { sessions: page }
+    : { sessions: page, cursor: encodeCursor(cursorOf(last)) };
+}
+
+function toObject(json: string | null): Record<string, string> {
+  return json === null ? {} : JSON.parse(json);
+}
+
+function onlyRow<Row>(rows: readonly Row[]): Row {
+  const [row] = rows;
+  if (row === undefined) {
+    throw new CorruptSessionError(
+      "PostgreSQL hides a row that is there: look for triggers and row-level security on the tables",
+    );
+  }
+  return row;
+}
+
+function survivalOf({ fsync, synchronousCommit, standbys }: ServerRow): Capabilities["survives"] {
+  if (fsync === "off" || synchronousCommit === "off") return "process";
+  return standbys === "" || synchronousCommit === "local" ? "host" : "failover";
+}
+
+function warningsOf({ fsync, synchronousCommit }: ServerRow): string[] {
+  const warnings: string[] = [];
+  if (fsync === "off") {
+    warnings.push(
+      "PostgreSQL runs with fsync = off: a power failure can destroy the whole database",
+    );
+  }
+  if (synchronousCommit === "off") {
+    warnings.push(
+      "PostgreSQL runs with synchronous_commit = off: a crash of the server takes the last acknowledged writes",
+    );
+  }
+  return warnings;
+}

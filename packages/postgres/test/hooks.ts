@@ -1,0 +1,85 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { ConformanceHooks } from "@chatstore/core/conformance";
+import type { TcpProxy } from "@chatstore/engines";
+import { Client, escapeIdentifier, type QueryResultRow } from "pg";
+
+/** Run statements beside the store, on a connection of their own. */
+export async function sql<Row extends QueryResultRow>(
+  url: string,
+  text: string,
+  values: unknown[] = [],
+): Promise<Row[]> {
+  const client = new Client(url);
+  await client.connect();
+  try {
+    return (await client.query<Row>(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** What the suite sees beside the store, whose stores go through the proxy and have a schema for each namespace. */
+export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
+  return {
+    async dump(schema) {
+      const tables = await sql<{ tablename: string }>(
+        url,
+        "SELECT tablename FROM pg_tables WHERE schemaname = $1",
+        [schema],
+      );
+      const rows = tables.map(({ tablename }) =>
+        sql<{ row: string }>(
+          url,
+          `SELECT row_to_json(t)::text AS row FROM ${tableOf(schema, tablename)} AS t`,
+        ),
+      );
+      return (await Promise.all(rows))
+        .flat()
+        .map(({ row }) => row)
+        .join("\n");
+    },
+
+    async tamper(schema, search, replacement) {
+      const messages = tableOf(schema, "chatstore_messages");
+      // The column's type refuses what is not JSON; a damaged disk does not ask it.
+      await sql(url, `ALTER TABLE ${messages} ALTER data TYPE text`);
+      await sql(url, `UPDATE ${messages} SET data = replace(data, $1, $2)`, [search, replacement]);
+    },
+
+    async cutConnections() {
+      proxy.cutAll();
+    },
+
+    async roundTrips(_, run) {
+      const before = proxy.roundTrips;
+      await run();
+      return proxy.roundTrips - before;
+    },
+
+    async work(schema, run) {
+      const before = await rowsRead(url, schema);
+      await run();
+      return (await rowsRead(url, schema)) - before;
+    },
+  };
+}
+
+/** How many rows of the schema's tables statements have looked at, ever. */
+async function rowsRead(url: string, schema: string): Promise<number> {
+  // A connection reports what it did at its leisure, or when it ends.
+  const others =
+    "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+  await sql(url, `SELECT pg_terminate_backend(pid) ${others}`);
+  while ((await sql(url, `SELECT 1 ${others} LIMIT 1`)).length > 0) await delay(5);
+  const [row] = await sql<{ rows: string }>(
+    url,
+    `SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) AS rows
+      FROM pg_stat_user_tables WHERE schemaname = $1`,
+    [schema],
+  );
+  return Number(row?.rows);
+}
+
+function tableOf(schema: string, name: string): string {
+  return `${escapeIdentifier(schema)}.${escapeIdentifier(name)}`;
+}
