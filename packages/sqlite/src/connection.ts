@@ -7,7 +7,6 @@ import { dirname } from "node:path";
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import {
   BackendError,
-  ClosedError,
   CorruptSessionError,
   type FailureOutcome,
   InvalidOptionsError,
@@ -47,9 +46,7 @@ export class Connection {
     this.#file = owned ? identityOf(database) : undefined;
   }
 
-  /**
-   * Run `work` as soon as no lock is in its way. SQLite's own waiting, the busy timeout, would block the event loop.
-   */
+  /** Run `work` as soon as no lock is in its way. SQLite's own waiting would block the event loop. */
   async patiently<T>(signal: AbortSignal, work: () => T): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       if (signal.aborted) throw this.#tooLate();
@@ -105,7 +102,6 @@ export class Connection {
   }
 
   close(): void {
-    for (const job of this.#jobs) job.reject(new ClosedError());
     if (this.#owned) this.database.close();
   }
 
@@ -150,7 +146,7 @@ export class Connection {
 
   #transaction<T>(mode: "deferred" | "immediate", work: () => T): T {
     const database = this.database;
-    // A transaction of an own database's owner: he may still roll it back.
+    // It is the owner's, who may still roll it back.
     if (database.inTransaction) {
       throw new Database.SqliteError("the database is in a transaction", "SQLITE_BUSY");
     }
@@ -173,7 +169,7 @@ export class Connection {
     }
   }
 
-  /** An own database may have a busy timeout. */
+  /** An own database may have a busy timeout: SQLite's own waiting. */
   #withoutBusyTimeout<T>(work: () => T): T {
     if (this.#owned) return work();
     const timeout = this.database.pragma("busy_timeout", { simple: true });
@@ -186,7 +182,7 @@ export class Connection {
   }
 
   #tooLate(): TimeoutError {
-    return new TimeoutError(`${this.database.name} was locked by somebody else all the time`, {
+    return new TimeoutError(`${this.database.name} was locked by others until the time was over`, {
       outcome: "not-applied",
     });
   }

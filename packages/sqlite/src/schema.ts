@@ -14,7 +14,7 @@ import {
  * The schema's history. A migration's position is the version that it leads from; what was released never changes.
  * Within a major version they are additive: processes of the version before go on beside the new schema.
  */
-export const migrations = [
+const migrations = [
   `
 CREATE TABLE {meta} (
   version INTEGER NOT NULL,    -- the number of migrations that have run
