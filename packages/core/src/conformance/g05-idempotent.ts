@@ -190,6 +190,54 @@ export function idempotent(subject: Subject): void {
     same(texts(await store.getMessages(key)), ["anew"], "An erased id could not return");
   });
 
+  test("ids far back in a long history are known", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const expected = Array.from({ length: 1_000 }, (_, n) => `m${n}`);
+    const text = "x".repeat(500);
+    const long = expected.map((id) => say(`${id} ${text}`, { id }));
+    for (let start = 0; start < 1_000; start += 50) {
+      await store.addMessages(key, long.slice(start, start + 50));
+    }
+    const far = [3, 333, 666, 996].map((n) => long[n] as NewMessage);
+    const before = await store.getSession(key);
+    for (const message of far) {
+      same(
+        (await store.addMessages(key, [message])).version,
+        before?.version,
+        "A retry of a message far back was stored again",
+      );
+      await refused(
+        store.addMessages(key, [say("new"), say("other", { id: message.id })]),
+        "DUPLICATE_MESSAGE",
+        "Another message under an id far back was stored",
+      );
+    }
+    await store.addMessages(key, [...far, say("new", { id: "new" })]);
+    expected.push("new");
+    for (const { id = "" } of far) {
+      await store.updateMessage(key, id, say(`${id} edited`));
+      await store.deleteMessage(key, expected.indexOf(id) - 1);
+      const [removed = ""] = expected.splice(expected.indexOf(id) - 1, 1);
+      await store.addMessages(key, [say(`${removed} again`, { id: removed })]);
+      expected.push(removed);
+      same(ids(await store.getMessages(key)), expected, "Edits far back went astray");
+      same(
+        texts(
+          await store.getMessages(key, { after: expected[expected.indexOf(id) - 1], limit: 1 }),
+        ),
+        [`${id} edited`],
+        "An edit far back is not read",
+      );
+    }
+    await store.deleteMessagesAfter(key, "m300");
+    expected.length = expected.indexOf("m300") + 1;
+    await store.addMessages(key, [far[3] as NewMessage, long[2] as NewMessage]);
+    expected.push("m996", "m2");
+    // m2 had been removed and said again behind the cut.
+    same(ids(await store.getMessages(key)), expected, "Ids beyond a cut could not return");
+  });
+
   test("an id belongs to its session alone", async () => {
     const store = subject.open(namespace);
     const user = subject.user();

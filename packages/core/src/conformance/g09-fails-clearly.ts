@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
-import { ChatStoreError, type ErrorCode } from "../errors.js";
+import { type BackendError, ChatStoreError, type ErrorCode } from "../errors.js";
 import { sessionKey } from "../session-key.js";
 import { holds, rejection, same, within } from "./claims.js";
 import { ids, say } from "./messages.js";
@@ -146,19 +146,15 @@ export function failsClearly(subject: Subject): void {
     test("makes every method reject in time, without a secret", async (context) => {
       const options = need(context, subject.unreachable, "unreachable");
       const timeout = 1_000;
-      const key = subject.key("x");
       const store = subject.openWith({ ...options, timeout, onError: () => {} });
-      for (const [name, call] of Object.entries(calls)) {
-        const loss = `${name} on an engine that cannot be reached`;
-        const error = await within(timeout + 9_000, rejection(call(store, key), loss), loss);
-        holds(
-          error.code === "BACKEND" || error.code === "TIMEOUT",
-          `${loss} failed otherwise: ${error.stack}`,
-        );
-        holds(typeof error.retryable === "boolean", `${loss}: no \`retryable\``);
-        const shown = inspect(error, { depth: 10 }) + JSON.stringify(error);
-        holds(!shown.includes(secret), `${loss}: the password is in the error: ${error.message}`);
-      }
+      await Promise.all(
+        Object.entries(calls).map(async ([name, call]) => {
+          const loss = `${name} on an engine that cannot be reached`;
+          const error = await failure(call(store, subject.key()), timeout, loss);
+          const shown = inspect(error, { depth: 10 }) + JSON.stringify(error);
+          holds(!shown.includes(secret), `${loss}: the password is in the error: ${shown}`);
+        }),
+      );
       await within(timeout + 9_000, store.close(), "close() of a store that never opened");
     });
 
@@ -172,6 +168,50 @@ export function failsClearly(subject: Subject): void {
       holds(["BACKEND", "TIMEOUT"].includes(error.code), `flush() threw ${error.code}`);
       same(heard, [error.code], "onError was not told of a lost write");
     });
+  });
+
+  test("a store outlives an outage of its engine", async (context) => {
+    const outage = need(context, subject.hooks.outage, "outage");
+    const own = subject.namespace();
+    const timeout = 1_000;
+    const store = subject.open(own, { timeout, onError: () => {} });
+    const key = subject.key();
+    await store.addMessages(key, [say("before", { id: "before" })]);
+    const lost = new Set<string>();
+    await outage(own, async () => {
+      const away = Object.entries(calls).filter(([name]) => name !== "open");
+      await Promise.all(
+        away.map(async ([name, call]) => {
+          const loss = `${name} while the engine is away`;
+          const error = await failure(call(store, subject.key()), timeout, loss);
+          holds(error.retryable, `${loss}: it is worth repeating later, and does not say so`);
+        }),
+      );
+      for (let n = 0; n < 3; n++) {
+        const id = `during${n}`;
+        const append = store.addMessages(key, [say(id, { id })]);
+        const error = (await rejection(append, "A write during an outage")) as BackendError;
+        if (error.outcome === "not-applied") lost.add(id);
+      }
+    });
+    // Nobody opens it anew: the same handle works again, at the latest at a second try.
+    await store.getMessages(key).catch(() => undefined);
+    const found = ids(await subject.open(own).getMessages(key));
+    same(found[0], "before", "An outage lost what was stored before it");
+    same(
+      found.filter((id) => lost.has(id)),
+      [],
+      "A write that was said not to have happened has happened",
+    );
+    const after = Array.from({ length: 3 }, (_, n) => say(`during${n}`, { id: `during${n}` }));
+    await store.addMessages(key, after);
+    same(
+      ids(await store.getMessages(key))
+        .filter((id) => id.startsWith("during"))
+        .sort(),
+      ["during0", "during1", "during2"],
+      "Repeating the writes of an outage lost or doubled messages",
+    );
   });
 
   describe("cut connections", () => {
@@ -229,10 +269,25 @@ export function failsClearly(subject: Subject): void {
           );
         }
         await store.setMessages(key, replaced);
+        // Also one that nobody uses at the moment, with nobody there to hear of it.
+        await cut(own);
+        await delay(20);
         same(ids(await store.getMessages(key)), [`${round}`], "The store did not recover");
       }
     });
   });
+}
+
+/** The error of a call to an engine that is away: in time, typed, and saying whether to try again. */
+async function failure(
+  call: Promise<unknown>,
+  timeout: number,
+  loss: string,
+): Promise<ChatStoreError> {
+  const error = await within(timeout + 9_000, rejection(call, loss), loss);
+  holds(["BACKEND", "TIMEOUT"].includes(error.code), `${loss} failed otherwise: ${error.stack}`);
+  holds(typeof error.retryable === "boolean", `${loss}: the error does not say \`retryable\``);
+  return error;
 }
 
 /** The call returns a promise that rejects with this code, and does not throw. */

@@ -172,6 +172,34 @@ export function erases(subject: Subject): void {
     holds(!(await dump(namespace)).includes(canary), "An expired conversation outlived erasure");
   });
 
+  if (subject.capabilities.survives !== "nothing") {
+    test("what killed processes left behind goes with the session", async (context) => {
+      const dump = need(context, subject.hooks.dump, "dump");
+      const namespace = subject.namespace();
+      const key = subject.key();
+      const canary = newCanary();
+      for (let round = 0; round < 3; round++) {
+        const child = subject.child();
+        const handle = await child.open(subject, namespace);
+        let acknowledged = 0;
+        const args = { key, label: canary, size: 300, text: "x".repeat(200) };
+        const ended = handle.run("replace", args, () => acknowledged++).catch(() => undefined);
+        while (acknowledged === 0 && child.alive) await delay(1);
+        await delay(Math.random() * 30);
+        await child.kill();
+        await ended;
+      }
+      const store = subject.open(namespace);
+      same((await store.getMessages(key)).length, 300, "A killed process left half a history");
+      holds((await dump(namespace)).includes(canary), "The dump hook does not see stored text");
+      await store.deleteMessages(key);
+      holds(
+        !(await dump(namespace)).includes(canary),
+        "A process was killed while it wrote; what it left outlives the session's erasure",
+      );
+    });
+  }
+
   test("erasing a user leaves alone what others write, and what is begun meanwhile", async () => {
     const namespace = subject.namespace();
     const [near, far] = (await subject.handles(namespace, 2)) as [Handle, Handle];

@@ -34,6 +34,12 @@ export function brokenBatches(messages: readonly StoredMessage[]): string[] {
   return problems;
 }
 
+/** Whether a message is the last of its batch, as whatever is read last must be. */
+export function endsBatch(message: StoredMessage): boolean {
+  const { index, size } = placeOf(message);
+  return index === size - 1;
+}
+
 function placeOf(message: StoredMessage): { batch: string; index: number; size: number } {
   return message.annotations?.[0] as { batch: string; index: number; size: number };
 }

@@ -244,8 +244,19 @@ const message = fc
   .record({ id, content })
   .map(({ id, content }) => (id === undefined ? content : { ...content, id }));
 const messages = fc.array(message, { maxLength: 5 });
+/** So many that a store may keep them in several places; their ids are far back soon. */
+const many = fc
+  .record({ count: fc.integer({ min: 20, max: 120 }), first: fc.nat({ max: 3 }) })
+  .map(({ count, first }) =>
+    Array.from({ length: count }, (_, n) =>
+      say(`number ${n}`, n % 2 === 0 ? { id: `${first}-${n}` } : {}),
+    ),
+  );
 const position = fc.integer({ min: -4, max: 12 });
-const at = fc.nat({ max: 5 });
+const at = fc.oneof(
+  { weight: 4, arbitrary: fc.nat({ max: 5 }) },
+  { weight: 1, arbitrary: fc.nat({ max: 150 }) },
+);
 const limit = fc.nat({ max: 6 });
 const condition = fc.oneof(
   { weight: 5, arbitrary: fc.constant<Condition>("none") },
@@ -266,6 +277,7 @@ function call<M extends Call["method"]>(
 /** Calls that need not read first, so that several can be made in one go. */
 const direct: fc.Arbitrary<Call> = fc.oneof(
   { weight: 6, arbitrary: call("addMessages", { messages }) },
+  { weight: 1, arbitrary: call("addMessages", { messages: many }) },
   { weight: 1, arbitrary: call("setMessages", { messages }) },
   { weight: 1, arbitrary: call("insert", { message, index: position }) },
   { weight: 1, arbitrary: call("deleteMessage", { index: position }) },

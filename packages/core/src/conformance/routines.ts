@@ -1,7 +1,7 @@
 /** What runs beside a store, in its process, because a call at a time through the parent would be too slow or too kind. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { ChatStore } from "../chat-store.js";
-import { batchOf, brokenBatches } from "./messages.js";
+import { batchOf, brokenBatches, endsBatch } from "./messages.js";
 import type { Method } from "./remote.js";
 import { callStore } from "./remote.js";
 
@@ -35,6 +35,23 @@ export const routines = {
       const batch = `${label}-${number}`;
       const { messageCount } = await store.addMessages(key, batchOf(batch, size, text));
       emit({ key, batch, messageCount } satisfies Acknowledged);
+    }
+  },
+
+  /** Replace the whole session again and again, for ever. Emits a number for each time. */
+  async replace(
+    store: ChatStore,
+    args: {
+      readonly key: string;
+      readonly label: string;
+      readonly size: number;
+      readonly text: string;
+    },
+    emit: Emit,
+  ): Promise<void> {
+    for (let number = 0; ; number++) {
+      await store.setMessages(args.key, batchOf(`${args.label}-${number}`, args.size, args.text));
+      emit(number);
     }
   },
 
@@ -76,6 +93,10 @@ export const routines = {
         problems.add(`a snapshot of ${messages.length} messages said that it has ${count}`);
       }
       for (const broken of brokenBatches(messages)) problems.add(broken);
+      const newest = (await store.getMessages(args.key, { last: 2 })).at(-1);
+      if (newest !== undefined && !endsBatch(newest)) {
+        problems.add(`the newest message read was ${newest.id}, and its batch goes on`);
+      }
       if (session !== undefined) {
         const ids = messages.map(({ id }) => id).join();
         if ((snapshots.get(session.version) ?? ids) !== ids) {

@@ -42,6 +42,8 @@ export interface ConformanceHooks {
   readonly tamper?: (namespace: string, search: string, replacement: string) => Promise<void>;
   /** Cut all connections of the engine, as a restart or a network failure does. New ones work. */
   readonly cutConnections?: (namespace: string) => Promise<void>;
+  /** Take the engine away while `during` runs: connections break, and new ones are refused or never answered. */
+  readonly outage?: (namespace: string, during: () => Promise<unknown>) => Promise<void>;
   /** How many round trips to the engine `run` makes. */
   readonly roundTrips?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
   /** How much stored data `run` makes the engine look at: rows, keys, documents or bytes. */
