@@ -5,6 +5,14 @@
  */
 export { type Engine, EngineMissingError, type EngineName } from "./engine.js";
 export {
+  type MongoConfig,
+  type MongoReplicaSet,
+  type MongoServer,
+  startMongo,
+  startMongoReplicaSet,
+  startMongoServer,
+} from "./mongo.js";
+export {
   type PgBouncer,
   type PostgresConfig,
   type PostgresServer,
