@@ -150,14 +150,21 @@ export class Connection {
     if (database.inTransaction) {
       throw new Database.SqliteError("the database is in a transaction", "SQLITE_BUSY");
     }
-    if (this.#file !== undefined && this.#file !== identityOf(database)) {
-      throw new BackendError(
-        `${database.name} was removed or replaced while it was open, so what is written would be ` +
-          "lost: put it back, or open the store anew",
-        { retryable: false, outcome: "not-applied" },
-      );
-    }
+    this.#checkFile();
     return database.transaction(work)[mode]();
+  }
+
+  /** What is written into a file without a name is lost at the end of the process. */
+  #checkFile(): void {
+    if (this.#file === undefined) return;
+    const found = identityOf(this.database);
+    if (found === this.#file) return;
+    const reason =
+      found === undefined ? "is gone: put it back" : "was replaced while it was open: open it anew";
+    throw new BackendError(`${this.database.name} ${reason}`, {
+      retryable: found === undefined,
+      outcome: "not-applied",
+    });
   }
 
   /** Removed text leaves the write-ahead log too, unless somebody still reads an older snapshot. */

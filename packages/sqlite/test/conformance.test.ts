@@ -44,6 +44,12 @@ testChatStore({
       const sql = "UPDATE chatstore_messages SET data = replace(data, ?, ?)";
       beside(pathOf(namespace)).prepare(sql).run(search, replacement);
     },
+    // As when a volume is lost and mounted again.
+    outage: async (namespace, during) => {
+      renameSync(pathOf(namespace), pathOf("elsewhere"));
+      await during();
+      renameSync(pathOf("elsewhere"), pathOf(namespace));
+    },
     // A trip of an embedded engine goes to the disk: a commit.
     roundTrips: async (namespace, run) => {
       forget(pathOf(namespace));
@@ -155,16 +161,17 @@ describe("a place that cannot be used", () => {
     expect(await store.getMessages(key)).toHaveLength(2);
   });
 
-  test("a file that is removed or replaced while it is open takes no further message", async () => {
+  test("a file that is gone or replaced takes no message that would be lost with it", async () => {
     const path = newPath();
-    const store = openStore({ path });
+    const store = openStore({ path, timeout: 300 });
     await store.addMessages(key, [hello]);
     renameSync(path, `${path}.old`);
-    const gone = { code: "BACKEND", retryable: false, outcome: "not-applied" };
+    const gone = { code: "BACKEND", retryable: true, outcome: "not-applied" };
     expect(await refusal(store.addMessages(key, [hello]))).toMatchObject(gone);
     await fill(path);
-    expect(await refusal(store.addMessages(key, [hello]))).toMatchObject(gone);
-    expect(await refusal(store.getMessages(key))).toMatchObject(gone);
+    const replaced = { ...gone, retryable: false };
+    expect(await refusal(store.addMessages(key, [hello]))).toMatchObject(replaced);
+    expect(await refusal(store.getMessages(key))).toMatchObject(replaced);
   });
 });
 
