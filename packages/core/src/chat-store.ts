@@ -56,6 +56,8 @@ const defaultLimits: Limits = {
 
 const maxTitleBytes = 1_024;
 const maxPageSize = 1_000;
+/** A hundred years: expiry stays a date that every engine can hold. */
+const maxTtl = 100 * 365 * 24 * 3_600_000;
 /** setTimeout's own maximum. */
 const maxTimeout = 2 ** 31 - 1;
 /** Failures of dropped writes that are kept for `flush()`; an outage must not fill the memory. */
@@ -64,7 +66,7 @@ const maxKeptFailures = 100;
 /** Options that every backend takes, beside its own. */
 export interface ChatStoreOptions {
   /**
-   * Expire a session when it has not changed for this many milliseconds (G11). Default: never. Every write of this
+   * Expire a session when it has not changed for this many milliseconds (G11), at most a hundred years. Default: never. Every write of this
    * handle sets the session's expiry anew; without `ttl` a handle leaves expiry alone.
    */
   readonly ttl?: number | undefined;
@@ -186,7 +188,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   constructor(backend: ChatStoreBackend, options: ChatStoreOptions = {}) {
     this.#backend = backend;
-    this.#ttl = checkInteger("ttl", options.ttl, 1, Number.MAX_SAFE_INTEGER);
+    this.#ttl = checkInteger("ttl", options.ttl, 1, maxTtl);
     this.#timeout = checkInteger("timeout", options.timeout, 1, maxTimeout) ?? 5_000;
     this.#limits = checkLimits(options.limits);
     this.#onError =

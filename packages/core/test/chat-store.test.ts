@@ -240,6 +240,7 @@ describe("options", () => {
   test.each([
     { ttl: 0 },
     { ttl: 1.5 },
+    { ttl: Number.MAX_SAFE_INTEGER },
     { ttl: "1d" },
     { timeout: -1 },
     { timeout: Number.POSITIVE_INFINITY },
