@@ -1,21 +1,10 @@
-import { hash, randomUUID } from "node:crypto";
-import {
-  access,
-  mkdir,
-  readdir,
-  readFile,
-  rename,
-  rmdir,
-  stat,
-  statfs,
-  writeFile,
-} from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { hash } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import {
   applyPatch,
-  BackendError,
   type Capabilities,
   type ChatStoreBackend,
   CorruptSessionError,
@@ -32,10 +21,8 @@ import {
   type Outcome,
   type Patch,
   type Range,
-  SchemaError,
   type Scope,
   type SessionRecord,
-  TimeoutError,
   UnsupportedFormatError,
   unchanged,
   type Write,
@@ -43,41 +30,38 @@ import {
 import {
   type Commit,
   closeBatch,
-  declaredFormat,
   folderOf,
   formatVersion,
   headerLine,
-  internalFolder,
   messageLine,
   type Place,
   placeOf,
-  sessionExtension,
-  temporaryExtension,
-  tenantFolder,
 } from "./format.js";
 import { failedWith, removeFile, toFailure, unless } from "./fs-failure.js";
 import type { FileChatStoreOptions } from "./index.js";
 import { Locks } from "./lock.js";
 import {
+  IndexCache,
+  refuseLate,
   replaceSessionFile,
   type SessionFile,
   type SessionIndex,
   type SessionWriter,
-  syncFolder,
   withSessionFile,
 } from "./session-file.js";
+import { StoreFolder } from "./store-folder.js";
 
-/** In all indexes that a handle keeps; about 200 bytes each. */
 const maxIndexedMessages = 250_000;
 /** A file is rewritten when this much of it, and half of it, was erased. */
 const minErasedBytes = 1024 * 1024;
 /** Sessions that a list looks at together. */
 const listedTogether = 16;
 
+/** Milliseconds by which two processes may read the file system's clock differently. */
+const clockTolerance = 1_000;
+
 type Times = Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
 type About = Pick<SessionRecord, "title" | "state">;
-/** Message lines. */
-type Lines = Iterable<string> | AsyncIterable<string | Buffer>;
 
 /** A session while its lock is held. */
 interface Locked {
@@ -90,14 +74,23 @@ interface Locked {
   readonly signal: AbortSignal;
 }
 
+/** What a session's file is to hold. */
+interface Content extends About {
+  /** Of all messages. */
+  readonly lines: Iterable<string> | AsyncIterable<string | Buffer>;
+  readonly messageCount: number;
+  /** Instead of those that the write would give it. */
+  readonly times?: Times | undefined;
+}
+
 /** Stores each session in a file of its own. */
 export class FileBackend implements ChatStoreBackend {
   readonly name = "file";
   readonly capabilities: Capabilities;
-  readonly #dir: string;
-  readonly #durable: boolean;
+  readonly #folder: StoreFolder;
   readonly #locks: Locks;
-  readonly #indexes = new IndexCache();
+  readonly #indexes = new IndexCache(maxIndexedMessages);
+  readonly #durable: boolean;
   /** How far a purge came that ran out of time. */
   #purgedTo: Place | undefined;
 
@@ -107,28 +100,27 @@ export class FileBackend implements ChatStoreBackend {
     if (survives !== "host" && survives !== "process") {
       throw new InvalidOptionsError(`survives is ${survives}; it must be "host" or "process"`);
     }
-    this.#dir = directoryOf(options);
+    this.#folder = new StoreFolder(directoryOf(options));
+    this.#locks = new Locks(this.#folder.locks);
     this.#durable = survives === "host";
-    this.#locks = new Locks(join(this.#dir, internalFolder, "locks"));
     this.capabilities = { multiProcess: true, survives, sweepsItself: false };
   }
 
-  async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
-    return guard(this.#dir, async () => {
-      if (migrate !== "off") await this.#checkFormat(migrate);
+  async open({ migrate }: { readonly migrate: MigrateMode }) {
+    return guard(this.#folder.dir, async () => {
+      await this.#folder.open(migrate);
       // Shows that we may write here, before anything depends on it.
       await this.#locks.now();
-      await this.#locks.sweep(signal);
-      return { warnings: await warningsOf(this.#dir) };
+      await this.#locks.sweep();
+      return { warnings: await this.#folder.warnings() };
     });
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
-    const path = this.#path(placeOf(key));
+    const path = this.#folder.path(placeOf(key));
     return guard(path, () =>
-      withSessionFile(path, "read", async (file) => {
-        signal.throwIfAborted();
-        if (file === undefined) await this.#checkPresent();
+      withSessionFile(path, "read", signal, async (file) => {
+        if (file === undefined) await this.#folder.checkPresent();
         if (file === undefined || (await this.#hasExpired(file))) return undefined;
         refuseOther(file, key, path);
         const records = await this.#select(file, path, range);
@@ -146,7 +138,7 @@ export class FileBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome> {
     return this.#write(key, signal, async (session) => {
-      const { file, path } = session;
+      const { file, path, place } = session;
       const before = file && patch ? await aboutOf(file) : nothingAbout;
       const present = file ? await this.#digests(file, path, records) : new Map<string, string>();
       const current = file && { ...recordOf(file), ...before };
@@ -156,8 +148,9 @@ export class FileBackend implements ChatStoreBackend {
       const added = verdict.records.map(messageLine);
       const messageCount = (file?.commit.messageCount ?? 0) + added.length;
       const after = applyPatch(before, patch);
-      if (file === undefined) return this.#rewrite(session, added, messageCount, after, write);
-
+      if (file === undefined) {
+        return this.#rewrite(session, { lines: added, messageCount, ...after }, write);
+      }
       const { title, state } = file.commit;
       const changed = {
         ...(after.title !== before.title && { title: after.title }),
@@ -169,14 +162,15 @@ export class FileBackend implements ChatStoreBackend {
       ];
       const erased = erase.reduce((sum, [, length]) => sum + length, file.commit.erased);
       if (erase.length > 0 && erased > Math.max(minErasedBytes, file.end / 2)) {
-        const messages = extendedLines(file, added);
-        return this.#rewrite(session, messages, messageCount, after, write);
+        const lines = extendedLines(file, added);
+        return this.#rewrite(session, { lines, messageCount, ...after }, write);
       }
       const commit = { ...commitOf(session, messageCount, write), title, state, erase, erased };
       const text = added.join("");
       const end = closeBatch(file.end + Buffer.byteLength(text), changed, commit);
+      // What a dead writer left may hold the text, too.
+      if (erase.length > 0) await this.#removeTemporary(place);
       await file.append(Buffer.from(text + end), this.#durable);
-      if (erase.length > 0) await removeFile(temporaryOf(path));
       await file.erase(erase);
       await file.touch(commit.updatedAt);
       return applied(commit);
@@ -194,8 +188,9 @@ export class FileBackend implements ChatStoreBackend {
       const plan = planOf(edit, await this.#index(file, path));
       if (plan === "unchanged") return unchanged(file.commit);
       if ("missing" in plan) return { status: "missing", ids: [plan.missing] };
-      const messages = editedLines(file, plan.change);
-      return this.#rewrite(session, messages, plan.messageCount, await aboutOf(file), write);
+      const { messageCount, change } = plan;
+      const lines = editedLines(file, change);
+      return this.#rewrite(session, { lines, messageCount, ...(await aboutOf(file)) }, write);
     });
   }
 
@@ -211,47 +206,52 @@ export class FileBackend implements ChatStoreBackend {
       const verdict = judgeVersion(file?.commit, write);
       if (verdict !== undefined) return verdict;
       const about = applyPatch(file && (await aboutOf(file)), patch);
-      return this.#rewrite(session, linesFor(records), records.length, about, write, write.times);
+      const lines = linesFor(records);
+      const messageCount = records.length;
+      return this.#rewrite(session, { lines, messageCount, ...about, times: write.times }, write);
     });
   }
 
   async erase(target: { readonly key: Key } | { readonly scope: Scope }, signal: AbortSignal) {
-    const [tenant, user, session] =
-      "key" in target ? placeOf(target.key) : [...folderOf(target.scope), undefined];
-    return guard(join(this.#dir, tenant, user), async () => {
-      // A user's session that begins from now on is not meant.
-      const now = await this.#locks.now();
-      const sessions = session === undefined ? await this.#sessionsIn(tenant, user) : [session];
+    if ("key" in target) {
+      const place = placeOf(target.key);
+      return guard(this.#folder.path(place), async () => {
+        const found = await this.#remove(place, signal, () => false);
+        await this.#folder.tidy(place, this.#durable);
+        return found === "living" ? 1 : 0;
+      });
+    }
+    const [tenant, user] = folderOf(target.scope);
+    return guard(join(this.#folder.dir, tenant, user), async () => {
+      // A session that begins from now on is not meant. In case of doubt it is.
+      const latest = (await this.#locks.now()) + clockTolerance;
       const spare = (file: SessionFile | undefined) =>
-        session === undefined && file !== undefined && file.header.since > now;
+        file !== undefined && file.header.since > latest;
       let erased = 0;
-      for (const name of sessions) {
-        if ((await this.#remove([tenant, user, name], signal, spare)) === "living") erased++;
+      for (const session of await this.#folder.sessions(tenant, user)) {
+        const found = await this.#remove([tenant, user, session], signal, spare);
+        if (found === "living") erased++;
       }
-      await this.#tidy(tenant, user);
+      await this.#folder.tidy([tenant, user], this.#durable);
       return erased;
     });
   }
 
   async list(query: ListQuery, signal: AbortSignal) {
-    return guard(this.#dir, async () => {
-      await this.#checkPresent();
-      const now = await this.#locks.now();
-      return "scope" in query
-        ? this.#listUser(query, now, signal)
-        : this.#listAll(query, now, signal);
+    return guard(this.#folder.dir, async () => {
+      await this.#folder.checkPresent();
+      return "scope" in query ? this.#listUser(query, signal) : this.#listAll(query, signal);
     });
   }
 
   async purge(signal: AbortSignal) {
-    return guard(this.#dir, async () => {
-      await this.#locks.sweep(signal);
+    return guard(this.#folder.dir, async () => {
+      await this.#locks.sweep();
       let purged = 0;
-      // Where there are too many sessions for one call, the next one goes on.
-      const from = this.#purgedTo === undefined ? [undefined] : [this.#purgedTo, undefined];
-      for (const after of from) {
-        for await (const place of this.#places(undefined, after)) {
-          signal.throwIfAborted();
+      // With more sessions than one call has time for, the next call goes on where this one stopped.
+      const starts = this.#purgedTo === undefined ? [undefined] : [this.#purgedTo, undefined];
+      for (const start of starts) {
+        for await (const place of this.#folder.places(undefined, start)) {
           if (await this.#purgeSession(place, signal)) purged++;
           this.#purgedTo = place;
         }
@@ -265,26 +265,21 @@ export class FileBackend implements ChatStoreBackend {
     await this.#locks.close();
   }
 
-  /**
-   * Change a session under its lock.
-   *
-   * @throws TimeoutError with outcome `not-applied` when the signal aborts before anything is written.
-   */
+  /** Change a session under its lock. */
   async #write(
     key: Key,
     signal: AbortSignal,
     change: (session: Locked) => Promise<Outcome>,
   ): Promise<Outcome> {
     const place = placeOf(key);
-    const path = this.#path(place);
+    const path = this.#folder.path(place);
     return guard(path, () =>
       this.#locks.hold(lockOf(place), signal, () =>
-        withSessionFile(path, "write", async (found) => {
+        withSessionFile(path, "write", signal, async (found) => {
           if (found !== undefined) refuseOther(found, key, path);
           const now = await this.#locks.now();
           const file = found === undefined || isExpired(found.commit, now) ? undefined : found;
-          // What the last writer replaced, and perhaps died before it could erase it.
-          await file?.erase(file.commit.erase);
+          await file?.finishErasing();
           refuseLate(signal, path);
           return change({ key, place, path, file, now, signal });
         }),
@@ -293,39 +288,34 @@ export class FileBackend implements ChatStoreBackend {
   }
 
   /** Write a session anew: it begins, or text has to leave the file. */
-  async #rewrite(
-    session: Locked,
-    messages: Lines,
-    messageCount: number,
-    about: About,
-    write: Write,
-    times?: Times,
-  ): Promise<Outcome> {
+  async #rewrite(session: Locked, content: Content, write: Write): Promise<Outcome> {
     const { key, place, path, file, now, signal } = session;
+    const { lines, messageCount, title, state, times } = content;
     const commit = { ...commitOf(session, messageCount, write), ...times };
     const since = file?.header.since ?? now;
-    // A power failure may take what is new, if the user wants it so, but never what was there before.
+    // A power failure may take what is new, if the user chose that, but never what was there before.
     const options = { durable: this.#durable || file !== undefined, time: commit.updatedAt };
-    const content = async (writer: SessionWriter) => {
+    const writeContent = async (writer: SessionWriter) => {
       await writer.write(headerLine({ format: formatVersion, key: key.id, since }));
-      for await (const line of messages) await writer.write(line);
-      await writer.write(closeBatch(writer.offset, about, commit));
+      for await (const line of lines) await writer.write(line);
+      await writer.write(closeBatch(writer.offset, { title, state }, commit));
     };
+    const temporary = this.#folder.temporaryPath(place);
     for (;;) {
       try {
-        await replaceSessionFile(path, temporaryOf(path), options, content);
+        await replaceSessionFile(path, temporary, options, writeContent);
         return applied(commit);
       } catch (error) {
         if (!failedWith(error, "ENOENT")) throw error;
       }
-      // The folder is not there yet, or somebody who erased the user's last session removes it just now.
+      // Its folder is not there yet, or is being removed by somebody who erased the user's last session.
       refuseLate(signal, path);
-      await this.#makeFolders(place);
+      await this.#folder.make(place, this.#durable);
     }
   }
 
   /**
-   * Remove a session and what a dead writer left of it.
+   * Remove a session, and what a dead writer left of it.
    *
    * @param spare Whether to leave it; gets `undefined` for one that cannot be read.
    * @returns What it was; one that cannot be read counts as living.
@@ -335,57 +325,59 @@ export class FileBackend implements ChatStoreBackend {
     signal: AbortSignal,
     spare: (file: SessionFile | undefined, now: number) => boolean,
   ): Promise<"absent" | "expired" | "living" | "spared"> {
-    const path = this.#path(place);
+    const path = this.#folder.path(place);
     return this.#locks.hold(lockOf(place), signal, async () => {
-      refuseLate(signal, path);
       const now = await this.#locks.now();
-      const judge = async (file: SessionFile | undefined) => {
+      const found = await withSessionFile(path, "read", signal, async (file) => {
         if (file === undefined) return "absent";
         if (spare(file, now)) return "spared";
         return isExpired(file.commit, now) ? "expired" : "living";
-      };
-      const found = await withSessionFile(path, "read", judge).catch((error: unknown) => {
+      }).catch((error: unknown) => {
         if (!isUnreadable(error)) throw error;
         return spare(undefined, now) ? "spared" : "living";
       });
-      await removeFile(temporaryOf(path));
+      await this.#removeTemporary(place);
       if (found !== "spared") await removeFile(path);
       return found;
     });
   }
 
-  /** Remove a session that has expired, and what a dead writer left. Returns whether there was one that had. */
+  /** Returns whether there was a session that had expired. */
   async #purgeSession(place: Place, signal: AbortSignal): Promise<boolean> {
-    const path = this.#path(place);
-    const expired = await withSessionFile(
-      path,
-      "read",
-      async (file) => file !== undefined && this.#hasExpired(file),
-    ).catch((error: unknown) => {
+    const path = this.#folder.path(place);
+    const expired = await withSessionFile(path, "read", signal, async (file) => {
+      return file !== undefined && this.#hasExpired(file);
+    }).catch((error: unknown) => {
       // Who reads it hears of the damage; it must not keep the others from being purged.
       if (!isUnreadable(error)) throw error;
       return false;
     });
-    const leftover = await unless(["ENOENT"], stat(temporaryOf(path)));
+    const leftover = await unless(["ENOENT"], stat(this.#folder.temporaryPath(place)));
     if (!expired && leftover === undefined) return false;
     const spare = (file: SessionFile | undefined, now: number) =>
       file === undefined || !isExpired(file.commit, now);
     const found = await this.#remove(place, signal, spare);
-    if (found === "expired") await this.#tidy(place[0], place[1]);
+    // Without a sync: after a power failure it is still expired.
+    if (found !== "spared") await this.#folder.tidy(place, false);
     return found === "expired";
   }
 
+  async #removeTemporary(place: Place): Promise<void> {
+    await removeFile(this.#folder.temporaryPath(place));
+  }
+
   /** By modification time, which writers set to `updatedAt`: only the sessions of the page are opened. */
-  async #listUser(query: ListQuery & { readonly scope: Scope }, now: number, signal: AbortSignal) {
+  async #listUser(query: ListQuery & { readonly scope: Scope }, signal: AbortSignal) {
     const { limit, cursor } = query;
     const [lastTime, lastKey] =
       cursor === undefined ? [Infinity, ""] : decodeCursor(cursor, ["number", "string"]);
     const [tenant, user] = folderOf(query.scope);
-    const names = await this.#sessionsIn(tenant, user);
+    const now = await this.#locks.now();
+    const names = await this.#folder.sessions(tenant, user);
     const found = await Promise.all(
       names.map(async (name) => {
         const place: Place = [tenant, user, name];
-        const stats = await unless(["ENOENT"], stat(this.#path(place)));
+        const stats = await unless(["ENOENT"], stat(this.#folder.path(place)));
         return stats && { place, time: Math.round(stats.mtimeMs) };
       }),
     );
@@ -395,13 +387,12 @@ export class FileBackend implements ChatStoreBackend {
       .sort((a, b) => b.time - a.time);
     const sessions: SessionRecord[] = [];
     for (let start = 0, end = 0; start < files.length; start = end) {
-      signal.throwIfAborted();
       // Sessions of one instant stay together: the key orders them, and only their files know it.
       end = Math.min(start + listedTogether, files.length);
       while (end < files.length && files[end]?.time === files[end - 1]?.time) end++;
       const group = await Promise.all(
         files.slice(start, end).map(async ({ place, time }) => {
-          const record = await this.#record(place, now);
+          const record = await this.#record(place, now, signal);
           return record && { time, record };
         }),
       );
@@ -418,22 +409,19 @@ export class FileBackend implements ChatStoreBackend {
   }
 
   /** In the order of folders and files. */
-  async #listAll(
-    query: ListQuery & { readonly tenant?: string },
-    now: number,
-    signal: AbortSignal,
-  ) {
+  async #listAll(query: ListQuery & { readonly tenant?: string }, signal: AbortSignal) {
     const { limit, cursor, tenant } = query;
-    const after = cursor && decodeCursor(cursor, ["string", "string", "string"]);
+    const after =
+      cursor === undefined ? undefined : decodeCursor(cursor, ["string", "string", "string"]);
+    const now = await this.#locks.now();
     const sessions: SessionRecord[] = [];
     let group: Place[] = [];
     const readGroup = async () => {
-      const records = await Promise.all(group.map((place) => this.#record(place, now)));
+      const records = await Promise.all(group.map((place) => this.#record(place, now, signal)));
       sessions.push(...records.filter((record) => record !== undefined));
       group = [];
     };
-    for await (const place of this.#places(tenant, after || undefined)) {
-      signal.throwIfAborted();
+    for await (const place of this.#folder.places(tenant, after)) {
       if (group.push(place) < Math.min(listedTogether, limit - sessions.length)) continue;
       await readGroup();
       if (sessions.length === limit) return { sessions, cursor: encodeCursor(place) };
@@ -442,19 +430,20 @@ export class FileBackend implements ChatStoreBackend {
     return { sessions };
   }
 
-  /** A session as it is listed, without state; `undefined` when there is none, or none any more. */
-  async #record(place: Place, now: number): Promise<SessionRecord | undefined> {
-    return withSessionFile(this.#path(place), "read", async (file) => {
+  /** A session as it is listed, without state; `undefined` when it is gone or has expired. */
+  async #record(
+    place: Place,
+    now: number,
+    signal: AbortSignal,
+  ): Promise<SessionRecord | undefined> {
+    return withSessionFile(this.#folder.path(place), "read", signal, async (file) => {
       if (file === undefined || isExpired(file.commit, now)) return undefined;
       return { ...recordOf(file), title: await file.title() };
     });
   }
 
-  async #select(
-    file: SessionFile,
-    path: string,
-    range: Range,
-  ): Promise<MessageRecord[] | undefined> {
+  /** The records of a range; `undefined` when the message that it names is not there. */
+  async #select(file: SessionFile, path: string, range: Range) {
     const { limit = file.commit.messageCount } = range;
     if ("from" in range) return range.from === "start" ? file.oldest(limit) : file.newest(limit);
     const index = await this.#index(file, path);
@@ -465,7 +454,7 @@ export class FileBackend implements ChatStoreBackend {
       : file.slice(index, at + 1, at + 1 + limit);
   }
 
-  /** Of those of the records' ids that are stored. Ids that core has just made cannot be. */
+  /** Of those of the records' ids that are stored. An id that core has just made cannot be. */
   async #digests(
     file: SessionFile,
     path: string,
@@ -490,141 +479,6 @@ export class FileBackend implements ChatStoreBackend {
   async #hasExpired(file: SessionFile): Promise<boolean> {
     // Most sessions never expire, and need no clock.
     return file.commit.expiresAt !== null && isExpired(file.commit, await this.#locks.now());
-  }
-
-  #path([tenant, user, session]: Place): string {
-    return join(this.#dir, tenant, user, session + sessionExtension);
-  }
-
-  /** All places, of one tenant or of all, in a stable order, from behind one of them. */
-  async *#places(tenant?: string, after: Place = ["", "", ""]): AsyncGenerator<Place> {
-    const tenants = tenant === undefined ? await this.#foldersIn("") : [tenantFolder(tenant)];
-    for (const inTenant of tenants.filter((name) => name >= after[0])) {
-      const atTenant = inTenant === after[0];
-      for (const user of await this.#foldersIn(inTenant)) {
-        if (atTenant && user < after[1]) continue;
-        const atUser = atTenant && user === after[1];
-        for (const session of await this.#sessionsIn(inTenant, user)) {
-          if (!atUser || session > after[2]) yield [inTenant, user, session];
-        }
-      }
-    }
-  }
-
-  async #foldersIn(tenant: string): Promise<string[]> {
-    const names = await namesIn(join(this.#dir, tenant));
-    return names.filter((name) => !name.startsWith(".")).sort();
-  }
-
-  /** Sessions, and what dead writers left of some. */
-  async #sessionsIn(tenant: string, user: string): Promise<string[]> {
-    const names = new Set<string>();
-    for (const file of await namesIn(join(this.#dir, tenant, user))) {
-      for (const extension of [temporaryExtension, sessionExtension]) {
-        if (file.endsWith(extension)) names.add(file.slice(0, -extension.length));
-      }
-    }
-    return [...names].sort();
-  }
-
-  async #makeFolders([tenant, user]: Place): Promise<void> {
-    const inTenant = join(this.#dir, tenant);
-    const make = async (path: string) => {
-      const made = await unless(
-        ["EEXIST"],
-        mkdir(path, { mode: 0o700 }).then(() => true),
-      );
-      if (made && this.#durable) await syncFolder(dirname(path));
-    };
-    await make(inTenant);
-    // Removed meanwhile: our caller will come again.
-    await unless(["ENOENT"], make(join(inTenant, user)));
-  }
-
-  /** After a removal: make it last, and leave no empty folder behind, whose name is the user's. */
-  async #tidy(tenant: string, user: string): Promise<void> {
-    const inTenant = join(this.#dir, tenant);
-    const inUse = ["ENOENT", "ENOTEMPTY", "EEXIST"];
-    await unless(["ENOENT"], syncFolder(join(inTenant, user)));
-    await unless(inUse, rmdir(join(inTenant, user)));
-    await unless(["ENOENT"], syncFolder(inTenant));
-    await unless(inUse, rmdir(inTenant));
-  }
-
-  /** An absent session must not be a disk that is not mounted. */
-  async #checkPresent(): Promise<void> {
-    await access(this.#formatFile());
-  }
-
-  #formatFile(): string {
-    return join(this.#dir, internalFolder, "format");
-  }
-
-  async #checkFormat(migrate: MigrateMode): Promise<void> {
-    const text = await unless(["ENOENT"], readFile(this.#formatFile()));
-    if (text === undefined) {
-      if (migrate === "auto") return this.#create();
-      throw new SchemaError(
-        `${this.#dir} is no chat store: check the path, or open it once with migrate: "auto"`,
-      );
-    }
-    const format = declaredFormat(text);
-    if (format === undefined) {
-      throw new CorruptSessionError(`${this.#formatFile()} does not tell the format version`);
-    }
-    if (format > formatVersion) {
-      throw new UnsupportedFormatError(
-        `${this.#dir} has format version ${format}, this @chatstore/file reads up to ${formatVersion}: upgrade it`,
-      );
-    }
-  }
-
-  /** Many processes may do this at once: all write the same. */
-  async #create(): Promise<void> {
-    const parent = dirname(this.#dir);
-    try {
-      await mkdir(this.#dir, { mode: 0o700 });
-      await unless(["EACCES"], syncFolder(parent));
-    } catch (error) {
-      if (failedWith(error, "ENOENT")) {
-        throw new BackendError(
-          `${this.#dir} cannot be created, since ${parent} does not exist: create that, or choose another \`dir\``,
-          { retryable: false, outcome: "not-applied", cause: error },
-        );
-      }
-      if (!failedWith(error, "EEXIST")) throw error;
-    }
-    const file = this.#formatFile();
-    await unless(["EEXIST"], mkdir(dirname(file), { mode: 0o700 }));
-    const temporary = `${file}.${randomUUID()}`;
-    const text = `${JSON.stringify({ chatstore: formatVersion })}\n`;
-    await writeFile(temporary, text, { mode: 0o600, flush: true });
-    await rename(temporary, file);
-    await syncFolder(dirname(file));
-    await syncFolder(this.#dir);
-  }
-}
-
-/** The indexes of the sessions that were used last. */
-class IndexCache {
-  readonly #indexes = new Map<string, SessionIndex>();
-  #messages = 0;
-
-  /** An index that is being extended is nobody else's, and is not put back if that fails. */
-  take(path: string): SessionIndex | undefined {
-    const index = this.#indexes.get(path);
-    this.#indexes.delete(path);
-    this.#messages -= index?.offsets.length ?? 0;
-    return index;
-  }
-
-  put(path: string, index: SessionIndex): void {
-    this.#indexes.set(path, index);
-    this.#messages += index.offsets.length;
-    for (const oldest of this.#indexes.keys()) {
-      if (this.#messages <= maxIndexedMessages || oldest === path) return;
-      this.take(oldest);
-    }
   }
 }
 
@@ -723,23 +577,9 @@ function refuseOther({ header }: SessionFile, key: Key, path: string): void {
   );
 }
 
-function refuseLate(signal: AbortSignal, path: string): void {
-  if (!signal.aborted) return;
-  throw new TimeoutError(`Too late to change ${path}`, { outcome: "not-applied" });
-}
-
 /** Lock names say nothing about the session. */
 function lockOf(place: Place): string {
   return hash("sha256", place.join("/")).slice(0, 40);
-}
-
-/** Next to the session's file, so that it can take its place. Used by the holder of the lock only. */
-function temporaryOf(path: string): string {
-  return path.slice(0, -sessionExtension.length) + temporaryExtension;
-}
-
-async function namesIn(path: string): Promise<string[]> {
-  return (await unless(["ENOENT", "ENOTDIR"], readdir(path))) ?? [];
 }
 
 /** Every failure of the file system as a `BackendError`. Where a write may have taken effect, it is one already. */
@@ -781,19 +621,4 @@ function badUrl(url: string): string {
     `${JSON.stringify(url)} names no folder: write "file:./chats" or "file:///var/lib/app/chats", ` +
     'percent-encoded ("?" is %3F, "#" is %23)'
   );
-}
-
-const network =
-  "is on a network file system: use it from one host only, and mind that a sync may not reach the disk";
-const memory = "is in memory: a restart of the machine loses everything";
-/** By the magic numbers of Linux's statfs: NFS, SMB (three of it), tmpfs, ramfs. */
-const doubtfulFileSystems: ReadonlyMap<number, string> = new Map([
-  ...[0x6969, 0x517b, 0xfe534d42, 0xff534d42].map((type) => [type, network] as const),
-  ...[0x01021994, 0x858458f6].map((type) => [type, memory] as const),
-]);
-
-async function warningsOf(dir: string): Promise<string[]> {
-  if (process.platform !== "linux") return [];
-  const doubt = doubtfulFileSystems.get((await statfs(dir)).type);
-  return doubt === undefined ? [] : [`${dir} ${doubt}`];
 }

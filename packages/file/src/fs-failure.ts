@@ -20,16 +20,11 @@ const passing = new Set(["EAGAIN", "EBUSY", "EINTR", "EMFILE", "ENFILE", "ESTALE
 if (process.platform === "win32") for (const code of ["EACCES", "EPERM"]) passing.add(code);
 
 /** A failure of the file system as a `BackendError`; everything else as it is. */
-export function toFailure(
-  error: unknown,
-  path: string,
-  outcome: FailureOutcome,
-  retryable?: boolean,
-): unknown {
+export function toFailure(error: unknown, path: string, outcome: FailureOutcome): unknown {
   const code = codeOf(error);
   if (code === undefined) return error;
   return new BackendError(`${path}: ${advice[code] ?? (error as Error).message} (${code})`, {
-    retryable: retryable ?? passing.has(code),
+    retryable: passing.has(code),
     outcome,
     cause: error,
   });
@@ -54,14 +49,18 @@ export async function unless<T>(
   }
 }
 
+/** Whether it was done; `false` when the file system refused in one of these ways. */
+export async function succeeds(
+  refusals: readonly string[],
+  promise: Promise<void>,
+): Promise<boolean> {
+  const done = promise.then(() => true);
+  return (await unless(refusals, done)) ?? false;
+}
+
 /** Returns whether there was one. */
 export async function removeFile(path: string): Promise<boolean> {
-  return (
-    (await unless(
-      ["ENOENT"],
-      unlink(path).then(() => true),
-    )) ?? false
-  );
+  return succeeds(["ENOENT"], unlink(path));
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -84,27 +84,22 @@ export class Locks {
     try {
       return await run();
     } finally {
-      // In this order: the lock, then the successions.
-      for (const path of held) {
-        await removeFile(path).catch((error: unknown) => {
-          throw toFailure(error, path, "unknown");
-        });
-      }
+      await release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.
-      if (await removeFile(this.#path(name, "wait"))) await delay(longestPause);
+      if (await removeFile(this.#path(name, "wait"))) await delay(2 * longestPause);
     }
   }
 
   /** Remove what dead processes left behind. */
-  async sweep(signal: AbortSignal): Promise<void> {
+  async sweep(): Promise<void> {
     for (const file of await readdir(this.#folder)) {
       const path = join(this.#folder, file);
       const holder = await readHolder(path);
       if (holder === undefined || !(await hasDied(holder))) continue;
       const [name = "", ...rest] = file.split(".");
-      if (rest.join() === "lock") await this.hold(name, signal, async () => {});
+      if (rest.join() === "lock") await release((await this.#succeed(name)) ?? []);
       // Of a succession, too, nobody needs it: the lock is gone, and no later one has the same predecessor.
-      else if ((await readHolder(this.#path(name, "lock"))) === undefined) await removeFile(path);
+      else if ((await readHolder(this.#path(name, "lock"))) === undefined) await release([path]);
     }
   }
 
@@ -195,12 +190,27 @@ export class Locks {
     await unless(["EEXIST"], mkdir(this.#folder, 0o700));
     const id = randomBytes(8).toString("hex");
     const path = this.#path(id, "holder");
-    const handle = await open(path, "wx", 0o600);
     const holder: Holder = { id, ...(await thisProcess()) };
-    await handle.write(` ${JSON.stringify(holder)}\n`);
-    // After a power failure a lock without its holder's name could never be proven dead.
-    await handle.datasync();
+    const handle = await open(path, "wx", 0o600);
+    try {
+      await handle.write(` ${JSON.stringify(holder)}\n`);
+      // After a power failure, a lock that does not say whose it is could never be taken over.
+      await handle.datasync();
+    } catch (error) {
+      await handle.close();
+      await removeFile(path);
+      throw error;
+    }
     return { id, path, handle };
+  }
+}
+
+/** In the given order: the lock, then the successions. */
+async function release(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    await removeFile(path).catch((error: unknown) => {
+      throw toFailure(error, path, "unknown");
+    });
   }
 }
 
@@ -213,9 +223,9 @@ async function lockedError(path: string): Promise<TimeoutError> {
   return new TimeoutError(message, { outcome: "not-applied" });
 }
 
-/** Who holds a lock; `undefined` when nobody does, or nobody can tell. */
+/** Who holds a lock; `undefined` when nobody does, or we cannot tell. */
 async function readHolder(path: string): Promise<Holder | undefined> {
-  const text = await unless(["ENOENT"], readFile(path, "utf8"));
+  const text = await unless(["ENOENT", "EACCES"], readFile(path, "utf8"));
   try {
     return text === undefined ? undefined : (JSON.parse(text) as Holder);
   } catch {

@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import {
   CorruptSessionError,
   type MessageRecord,
+  TimeoutError,
   UnsupportedFormatError,
   type Version,
 } from "@chatstore/core";
@@ -18,6 +19,7 @@ import {
   type Region,
 } from "./format.js";
 import { toFailure, unless } from "./fs-failure.js";
+import { syncFolder } from "./store-folder.js";
 
 const lineFeed = 0x0a;
 /** More than the longest header needs. */
@@ -36,7 +38,7 @@ interface RawLine {
 }
 
 /** A message as it stands in the file. */
-export interface StoredMessage extends RawLine {
+interface MessageLine extends RawLine {
   readonly record: MessageRecord;
 }
 
@@ -51,17 +53,48 @@ export interface SessionIndex {
   readonly ordinals: Map<string, number>;
 }
 
+/** The indexes of the sessions that a handle used last. */
+export class IndexCache {
+  readonly #indexes = new Map<string, SessionIndex>();
+  readonly #maxMessages: number;
+  #messages = 0;
+
+  /** @param maxMessages In all indexes; about 200 bytes each. */
+  constructor(maxMessages: number) {
+    this.#maxMessages = maxMessages;
+  }
+
+  /** Who takes an index may extend it; if that fails it is not put back. */
+  take(path: string): SessionIndex | undefined {
+    const index = this.#indexes.get(path);
+    this.#indexes.delete(path);
+    this.#messages -= index?.offsets.length ?? 0;
+    return index;
+  }
+
+  put(path: string, index: SessionIndex): void {
+    this.#indexes.set(path, index);
+    this.#messages += index.offsets.length;
+    for (const oldest of this.#indexes.keys()) {
+      if (this.#messages <= this.#maxMessages || oldest === path) return;
+      this.take(oldest);
+    }
+  }
+}
+
 /**
  * Look at a session's file.
  *
  * @param access A reader holds no lock and may meet a writer at work: when the file looks damaged, and has changed
  *   meanwhile, `look` runs again.
  * @param look Gets the file as of its last whole batch; `undefined` when there is none, and so no session.
- * @throws CorruptSessionError, UnsupportedFormatError.
+ * @throws CorruptSessionError, UnsupportedFormatError; TimeoutError with outcome `not-applied` when the signal aborts a
+ *   scan.
  */
 export async function withSessionFile<T>(
   path: string,
   access: "read" | "write",
+  signal: AbortSignal,
   look: (file: SessionFile | undefined) => Promise<T>,
 ): Promise<T> {
   for (let looks = 1; ; looks++) {
@@ -70,7 +103,7 @@ export async function withSessionFile<T>(
     try {
       const before = await handle.stat();
       try {
-        return await look(await SessionFile.load(new Source(path, handle), before.size));
+        return await look(await SessionFile.load(new Source(path, handle, signal), before.size));
       } catch (error) {
         if (access === "write" || !(error instanceof CorruptSessionError)) throw error;
         const now = await unless(["ENOENT"], stat(path));
@@ -150,7 +183,7 @@ export class SessionFile {
   }
 
   /** The messages between two offsets; all by default. */
-  async *messages(from = 0, to = this.end): AsyncGenerator<StoredMessage> {
+  async *messages(from = 0, to = this.end): AsyncGenerator<MessageLine> {
     for await (const block of this.#source.blocks(from, to)) {
       for (const line of linesOf(block)) {
         const parsed = parseLine(line.bytes) ?? (await this.#source.refuse(line.at, wrongChecksum));
@@ -234,18 +267,22 @@ export class SessionFile {
 
   /** Overwrite lines with blanks, for good. For the holder of the lock. */
   async erase(regions: readonly Region[]): Promise<void> {
+    if (regions.length === 0) return;
     const { handle, path } = this.#source;
     try {
-      let erased = false;
-      for (const [offset, length] of regions) {
-        const blanks = blank(length);
-        if (blanks.equals(await this.#source.read(offset, length))) continue;
-        await writeAt(handle, blanks, offset);
-        erased = true;
-      }
-      if (erased) await handle.datasync();
+      for (const [offset, length] of regions) await writeAt(handle, blank(length), offset);
+      await handle.datasync();
     } catch (error) {
       throw toFailure(error, path, "unknown");
+    }
+  }
+
+  /** Do what the last writer may not have come to: erase what its batch replaced. For the holder of the lock. */
+  async finishErasing(): Promise<void> {
+    const { erase } = this.commit;
+    for (const region of erase) {
+      const bytes = await this.#source.read(...region);
+      if (!bytes.equals(blank(bytes.length))) return this.erase(erase);
     }
   }
 
@@ -342,29 +379,28 @@ export async function replaceSessionFile(
   }
 }
 
-/** Make what was created, renamed or removed in a folder survive a power failure. */
-export async function syncFolder(path: string): Promise<void> {
-  // Windows opens no folders, and its file systems keep a journal of what happens in them.
-  if (process.platform === "win32") return;
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+/** @throws TimeoutError with outcome `not-applied`: for use before anything is written. */
+export function refuseLate(signal: AbortSignal, path: string): void {
+  if (!signal.aborted) return;
+  throw new TimeoutError(`Out of time before ${path} was read or changed`, {
+    outcome: "not-applied",
+  });
 }
 
 /** An open file, read in pieces. */
 class Source {
   readonly path: string;
   readonly handle: FileHandle;
+  readonly #signal: AbortSignal;
 
-  constructor(path: string, handle: FileHandle) {
+  constructor(path: string, handle: FileHandle, signal: AbortSignal) {
     this.path = path;
     this.handle = handle;
+    this.#signal = signal;
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
+    refuseLate(this.#signal, this.path);
     const bytes = Buffer.allocUnsafe(length);
     for (let done = 0; done < length; ) {
       const { bytesRead } = await this.handle.read(bytes, done, length - done, offset + done);
@@ -446,5 +482,6 @@ async function writeAt(handle: FileHandle, bytes: Buffer, offset: number): Promi
 }
 
 async function setTime(handle: FileHandle, time: number): Promise<void> {
-  await handle.utimes(time / 1000, time / 1000);
+  const date = new Date(time); // a number below zero would mean now
+  await handle.utimes(date, date);
 }
