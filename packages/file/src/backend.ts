@@ -223,6 +223,7 @@ export class FileBackend implements ChatStoreBackend {
     }
     const [tenant, user] = folderOf(target.scope);
     return guard(join(this.#folder.dir, tenant, user), async () => {
+      await this.#folder.checkPresent();
       // A session that begins from now on is not meant. In case of doubt it is.
       const latest = (await this.#locks.now()) + clockTolerance;
       const spare = (file: SessionFile | undefined) =>

@@ -15,9 +15,11 @@ const advice: Readonly<Record<string, string>> = {
   EROFS: "the disk is read-only: mount it writable, or choose another `dir`",
 };
 
-/** What passes by itself. On Windows, a file that somebody else has open refuses to be replaced for that long. */
-const passing = new Set(["EAGAIN", "EBUSY", "EINTR", "EMFILE", "ENFILE", "ESTALE", "ETIMEDOUT"]);
-if (process.platform === "win32") for (const code of ["EACCES", "EPERM"]) passing.add(code);
+/** What may pass by itself: a disk that is away, too. Windows refuses to replace a file while somebody has it open. */
+const passing: ReadonlySet<string> = new Set([
+  ...["EAGAIN", "EBUSY", "EINTR", "EMFILE", "ENFILE", "ENOENT", "ESTALE", "ETIMEDOUT"],
+  ...(process.platform === "win32" ? ["EACCES", "EPERM"] : []),
+]);
 
 /** A failure of the file system as a `BackendError`; everything else as it is. */
 export function toFailure(error: unknown, path: string, outcome: FailureOutcome): unknown {

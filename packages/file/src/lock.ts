@@ -52,6 +52,8 @@ interface Claim {
 export class Locks {
   readonly #folder: string;
   #claim: Promise<Claim> | undefined;
+  /** All that were made: a second one, when somebody cleaned up below us or the disk was away. */
+  readonly #claims: Claim[] = [];
   /** From `performance.now()` to the file system's clock. */
   #offset = -Infinity;
   #closed = false;
@@ -105,11 +107,12 @@ export class Locks {
 
   async close(): Promise<void> {
     this.#closed = true;
-    const claim = await this.#claim?.catch(() => undefined);
-    if (claim === undefined) return;
-    this.#claim = undefined;
-    await removeFile(claim.path);
-    await claim.handle.close();
+    await this.#claim?.catch(() => undefined);
+    for (const { path, handle } of this.#claims.splice(0)) {
+      // On a disk that is away or read-only it stays, and is swept once this process has ended.
+      await removeFile(path).catch(() => undefined);
+      await handle.close();
+    }
   }
 
   /** The paths to remove afterwards, in this order. */
@@ -162,9 +165,8 @@ export class Locks {
     } catch (error) {
       if (failedWith(error, "EEXIST")) return false;
       if (failedWith(error, "ENOENT")) {
-        // Somebody cleaned up below us. The next attempt finds out whether the folder can be had.
-        if ((await this.#claim) === claim) this.#claim = undefined;
-        await claim.handle.close().catch(() => undefined);
+        // The claim is gone, or the folder. A new claim tells which.
+        if (this.#claims.at(-1) === claim) this.#claim = undefined;
         return this.#link(path);
       }
       if (failedWith(error, "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM")) {
@@ -201,7 +203,9 @@ export class Locks {
       await removeFile(path);
       throw error;
     }
-    return { id, path, handle };
+    const claim = { id, path, handle };
+    this.#claims.push(claim);
+    return claim;
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { testChatStore } from "@chatstore/core/conformance";
@@ -14,7 +14,7 @@ testChatStore({
   factory: "fileChatStore",
   options: (namespace) => ({ dir: join(root, namespace) }),
   unreachable: { dir: join(root, "missing", "chats") },
-  hooks: { dump, tamper, ...(process.platform === "linux" && { work }) },
+  hooks: { dump, tamper, outage, ...(process.platform === "linux" && { work }) },
 });
 
 /** All names and all contents. */
@@ -37,6 +37,19 @@ async function tamper(namespace: string, search: string, replacement: string): P
         : line.replace(search, replacement);
     });
     await writeFile(path, changed.join(""));
+  }
+}
+
+/** A disk that is not mounted for a while. */
+async function outage(namespace: string, during: () => Promise<unknown>): Promise<void> {
+  const dir = join(root, namespace);
+  await rename(dir, `${dir} away`);
+  await mkdir(dir);
+  try {
+    await during();
+  } finally {
+    await rmdir(dir);
+    await rename(`${dir} away`, dir);
   }
 }
 
