@@ -11,7 +11,11 @@ export async function check<Values>(
   property: fc.IAsyncProperty<Values>,
   runs: number,
 ): Promise<void> {
-  await fc.assert(property, { numRuns: runs * effort, interruptAfterTimeLimit: 60_000 });
+  await fc.assert(property, {
+    numRuns: runs * effort,
+    interruptAfterTimeLimit: 60_000,
+    includeErrorInReport: true,
+  });
 }
 
 /** An object without a prototype comes back with the ordinary one: it is no other value. */

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { test } from "vitest";
 import { sessionKey } from "../session-key.js";
 import { holds, same } from "./claims.js";
+import { listAll } from "./listing.js";
 import { batchOf, brokenBatches, ids, say } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
@@ -138,7 +139,7 @@ export function multiProcess(subject: Subject): void {
     const lasting = Array.from({ length: 40 }, () => subject.key());
     await Promise.all(lasting.map((key) => near.addMessages(key, [say("x")])));
     let busy = true;
-    const churn = (async () => {
+    const comeAndGo = async () => {
       while (busy) {
         const passing = Array.from({ length: 5 }, () => subject.key());
         await Promise.all(passing.map((key) => far.addMessages(key, [say("x")])));
@@ -146,25 +147,20 @@ export function multiProcess(subject: Subject): void {
         await Promise.all(passing.map((key) => far.deleteMessages(key)));
         await delay(1);
       }
-    })();
-    try {
+    };
+    const list = async () => {
       for (let round = 0; round < 5; round++) {
-        const keys = new Set<string>();
-        let cursor: string | undefined;
-        do {
-          const page = await near.listSessions({ limit: 7, cursor });
-          for (const { key } of page.sessions) keys.add(key);
-          cursor = page.cursor;
-        } while (cursor !== undefined);
+        const found = new Set((await listAll(near, { limit: 7 })).map(({ key }) => key));
         same(
-          lasting.filter((key) => !keys.has(key)),
+          lasting.filter((key) => !found.has(key)),
           [],
           "An export while the application runs skips sessions",
         );
       }
-    } finally {
+    };
+    const listed = list().finally(() => {
       busy = false;
-    }
-    await churn;
+    });
+    await Promise.all([listed, comeAndGo()]);
   });
 }

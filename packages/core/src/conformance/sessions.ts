@@ -1,11 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, test } from "vitest";
-import type { ChatStore, ListOptions, SessionInfo } from "../chat-store.js";
+import type { ChatStore, SessionInfo } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import { rawSessionKey, type SessionKey, sessionKey } from "../session-key.js";
 import { check } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
+import { listAll } from "./listing.js";
 import { ids, say, stored, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
 
@@ -734,18 +735,6 @@ export function semantics(subject: Subject): void {
       25,
     );
   });
-}
-
-async function listAll(store: ChatStore, options: ListOptions): Promise<SessionInfo[]> {
-  const found: SessionInfo[] = [];
-  let { cursor } = options;
-  do {
-    const page = await store.listSessions({ ...options, cursor });
-    holds(page.sessions.length <= (options.limit ?? 50), "A page is longer than its limit");
-    found.push(...page.sessions);
-    cursor = page.cursor;
-  } while (cursor !== undefined);
-  return found;
 }
 
 async function resultOf(store: ChatStore, key: string) {
