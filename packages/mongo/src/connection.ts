@@ -1,0 +1,235 @@
+/** How operations reach the server: the client, giving up in time, and what a failure means. */
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  BackendError,
+  ChatStoreError,
+  type FailureOutcome,
+  InvalidOptionsError,
+  redact,
+  TimeoutError,
+} from "@chatstore/core";
+import { type Db, MongoClient, type MongoClientOptions } from "mongodb";
+
+/** Which server, and how to reach it. One of `url`, `client` and `db` must be given. */
+export interface ConnectionOptions {
+  /** `mongodb://user:password@host:27017/database` or `mongodb+srv://…`, percent-encoded. */
+  readonly url?: string | undefined;
+  /** A client of your own. It stays yours: `close()` leaves it open. */
+  readonly client?: MongoClient | undefined;
+  /** A database of a client of your own. `close()` leaves the client open. */
+  readonly db?: Db | undefined;
+  /** The driver's own options beside `url`, which win over it: `tls`, `tlsCAFile`, `auth`, `maxPoolSize`, … */
+  readonly mongo?: MongoClientOptions | undefined;
+  /** The database. Default: the one in the URL, otherwise `chatstore`; with `client`, the client's own. */
+  readonly database?: string | undefined;
+}
+
+const defaultTimeout = 5_000;
+
+/** The server, through a client whose operations fail in time and tell nothing secret. */
+export class Connection {
+  readonly db: Db;
+  readonly #client: MongoClient | undefined;
+
+  /** @throws InvalidOptionsError for options that are wrong, missing, or contradict each other. */
+  constructor(options: ConnectionOptions & { readonly timeout?: number | undefined }) {
+    const { url, client, db, mongo, database } = options;
+    checkOptions(options);
+    if (db !== undefined) {
+      this.db = db;
+    } else if (client !== undefined) {
+      this.db = client.db(database);
+    } else {
+      this.#client = createClient(url as string, mongo, options.timeout ?? defaultTimeout);
+      const named = /^[^:]+:\/\/[^/?]*\/([^?]+)/.exec(url as string)?.[1];
+      this.db = this.#client.db(database ?? (named && decodeURIComponent(named)) ?? "chatstore");
+    }
+  }
+
+  /**
+   * Run an operation. Settles at the latest when the signal aborts.
+   *
+   * @param outcome Of the write that it belongs to, when the failure does not tell.
+   */
+  async run<T>(
+    signal: AbortSignal,
+    outcome: FailureOutcome,
+    operation: (db: Db) => Promise<T>,
+  ): Promise<T> {
+    if (signal.aborted) throw tooLate("not-applied");
+    return new Promise<T>((resolve, reject) => {
+      const onAbort = () => reject(tooLate(outcome));
+      signal.addEventListener("abort", onAbort, { once: true });
+      operation(this.db)
+        .then(resolve, (error: unknown) => reject(toChatStoreError(error, outcome)))
+        .finally(() => signal.removeEventListener("abort", onAbort));
+    });
+  }
+
+  /** Release what was opened here. */
+  async close(): Promise<void> {
+    // A server that does not answer does not hold up the end.
+    const patience = delay(1_000, undefined, { ref: false });
+    await Promise.race([this.#client?.close().catch(() => undefined), patience]);
+  }
+}
+
+function createClient(
+  url: string,
+  mongo: MongoClientOptions | undefined,
+  timeout: number,
+): MongoClient {
+  // Half a timeout: so another connection, or another server, gets a chance.
+  const patience = Math.max(Math.floor(timeout / 2), 250);
+  const defaults = {
+    serverSelectionTimeoutMS: patience,
+    connectTimeoutMS: patience,
+    socketTimeoutMS: patience,
+    waitQueueTimeoutMS: patience,
+  };
+  const parameters = /\?(.*)/.exec(url)?.[1]?.toLowerCase() ?? "";
+  const own = Object.entries(defaults).filter(
+    ([name]) => !parameters.includes(`${name.toLowerCase()}=`),
+  );
+  try {
+    return new MongoClient(url, { appName: "chatstore", ...Object.fromEntries(own), ...mongo });
+  } catch (error) {
+    throw new InvalidOptionsError(
+      `${JSON.stringify(redact(url))} or the options in mongo are not what the driver takes: ` +
+        `${redact((error as Error).message)}. Write mongodb://user:password@host:27017/database, and ` +
+        "percent-encode special characters of the password",
+    );
+  }
+}
+
+function checkOptions({ url, client, db, mongo, database }: ConnectionOptions): void {
+  const given = Object.entries({ url, client, db }).filter(([, value]) => value !== undefined);
+  if (given.length === 0) {
+    throw new InvalidOptionsError(
+      'Which MongoDB server? Give a url ("mongodb://localhost:27017/app"), a client or a db',
+    );
+  }
+  if (given.length > 1) {
+    const names = given.map(([name]) => name).join(" and ");
+    throw new InvalidOptionsError(`Give either a url, a client or a db, not ${names}`);
+  }
+  if (url === undefined && mongo !== undefined) {
+    throw new InvalidOptionsError("mongo belongs to url: an own client has its own options");
+  }
+  if (db !== undefined && database !== undefined) {
+    throw new InvalidOptionsError("database belongs to url or client: db is one already");
+  }
+  if (url !== undefined && !/^mongodb(\+srv)?:\/\//i.test(url)) {
+    throw new InvalidOptionsError(
+      `${JSON.stringify(redact(url))} is no MongoDB URL: write mongodb://user:password@host:27017/database`,
+    );
+  }
+  for (const [name, value, method] of [
+    ["client", client, "db"],
+    ["db", db, "collection"],
+  ] as const) {
+    if (value !== undefined && typeof (value as never)?.[method] !== "function") {
+      throw new InvalidOptionsError(`${name} is no ${name} of the mongodb driver`);
+    }
+  }
+}
+
+/** What the driver's errors have in common. By shape, because an own client may come from another copy of the driver. */
+interface DriverError extends Error {
+  readonly code?: unknown;
+  readonly codeName?: unknown;
+  readonly errorLabels?: readonly string[];
+  readonly reason?: { readonly servers?: ReadonlyMap<string, { readonly error?: unknown }> };
+}
+
+/** Names of errors that say: the operation never left this process, or no server took it. */
+const unsent =
+  /^Mongo(ServerSelection|WaitQueueTimeout|PoolCleared|PoolClosed|PoolClearedOnNetwork|NotConnected|TopologyClosed|ServerClosed|ClientClosed|InvalidArgument|Compatibility|Parse|MissingCredentials|MissingDependency|API|Runtime|StalePrimary)Error$/;
+/** Those of them that no waiting mends. */
+const misused =
+  /^Mongo(InvalidArgument|Compatibility|Parse|MissingCredentials|MissingDependency|ClientClosed|API)Error$/;
+/** Codes of a server that steps down, shuts down, or has lost another one: later it works. */
+const passing = new Set([
+  6, 7, 63, 89, 91, 112, 133, 134, 150, 189, 262, 9001, 10058, 10107, 11600, 11602, 13388, 13435,
+  13436,
+]);
+/** Those of them that say: the write was refused before it began. */
+const refused = new Set([112, 133, 134, 10058, 10107, 13435, 13436]);
+
+/** What was thrown, as a Chatstore error. */
+export function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatStoreError {
+  if (error instanceof ChatStoreError) return error;
+  if (!(error instanceof Error)) {
+    return new BackendError(`MongoDB failed: ${String(error)}`, { retryable: false, outcome });
+  }
+  const { name, code, errorLabels = [] } = error as DriverError;
+  const failed = (retryable: boolean, outcome: FailureOutcome) =>
+    new BackendError(`MongoDB failed: ${reasonOf(error)}${adviceOn(error)}`, {
+      retryable,
+      outcome,
+      cause: withoutSecrets(error),
+    });
+  if (name === "MongoWriteConcernError" || "writeConcernError" in error) {
+    // Done on the primary, and not known to have reached the others. 79 and 100: there are not so many.
+    return failed(code !== 79 && code !== 100, outcome);
+  }
+  if (typeof code === "number") {
+    if (!passing.has(code) && !errorLabels.includes("RetryableWriteError")) {
+      return failed(false, code === 50 ? outcome : "not-applied");
+    }
+    return failed(true, refused.has(code) ? "not-applied" : outcome);
+  }
+  if (unsent.test(name) || errorLabels.includes("HandshakeError")) {
+    return failed(!misused.test(name), "not-applied");
+  }
+  return failed(/^Mongo(Network|Cursor|Expired|OperationTimeout)|RangeError/.test(name), outcome);
+}
+
+/** Whether nothing failed but the insertion of what is there. */
+export function isDuplicateKey(error: unknown): boolean {
+  const { code, writeErrors } = error as { code?: unknown; writeErrors?: unknown };
+  const all = Array.isArray(writeErrors) ? (writeErrors as { code?: unknown }[]) : [{ code }];
+  return code === 11000 && all.every((one) => one.code === 11000);
+}
+
+function tooLate(outcome: FailureOutcome): TimeoutError {
+  return new TimeoutError("MongoDB did not answer in time", { outcome });
+}
+
+/** Why no server was selected stands in the description of the servers. */
+function reasonOf(error: DriverError): string {
+  const servers = error.reason?.servers;
+  if (!(servers instanceof Map)) return error.message;
+  const reasons = [...servers].flatMap(([address, { error: reason }]) =>
+    reason instanceof Error ? [`${address}: ${reason.message}`] : [],
+  );
+  return [error.message, ...reasons.filter((reason) => !error.message.includes(reason))].join("; ");
+}
+
+function adviceOn({ code }: DriverError): string {
+  switch (code) {
+    case 18:
+      return " Check user and password, and the URL's authSource.";
+    case 13:
+      return " Grant the user the role readWrite on the database.";
+    case 10334:
+    case 17419:
+    case 17420:
+      return " (A session's title and state must fit into one document of 16 MB, beside a batch of messages.)";
+    default:
+      return "";
+  }
+}
+
+/** The driver attaches descriptions, requests and replies to errors. */
+function withoutSecrets(error: DriverError): Error {
+  const bare = new Error(redact(error.message));
+  bare.name = error.name;
+  if (error.stack !== undefined) bare.stack = redact(error.stack);
+  const { code, codeName } = error;
+  return Object.assign(
+    bare,
+    code !== undefined && { code },
+    typeof codeName === "string" && { codeName },
+  );
+}
