@@ -28,6 +28,8 @@ const partMessages = 500;
 const partBytes = 1024 * 1024;
 /** So many sessions are described or erased by one script. */
 const partSessions = 100;
+/** So many users are asked for their sessions at once. */
+const usersAtOnce = 8;
 /** A handle registers a user anew after so many milliseconds, should the server have lost the entry. */
 const registerAgainAfter = 3_600_000;
 /** So many users are remembered as registered. */
@@ -298,30 +300,34 @@ export class RedisBackend implements ChatStoreBackend {
         : decodeCursor(query.cursor, ["string", "number", "string"]);
     const most = Math.min(limit, partSessions);
     const users = await this.#users(tenant, begun, id !== "", most, signal);
-    const pages = await Promise.all(
-      users.map(async (tag) => {
-        const after = tag === begun ? [String(score), id] : ["", ""];
-        const page = await this.#page(tag, ["oldest", ...after, String(limit)], signal);
-        if (page.length === 0) await this.#unregister(tag, signal);
-        return page.map((entry) => ({ ...entry, tag }));
-      }),
-    );
-    const page = pages.flat().slice(0, limit);
-    const sessions = await Promise.all(
-      users.map((tag) => {
-        const ids = page.filter((entry) => entry.tag === tag).map((entry) => entry.id);
+    const sessions: SessionRecord[] = [];
+    let last: { tag: string; score: number; id: string } | undefined;
+    let room = limit;
+    for (let first = 0; first < users.length && room > 0; first += usersAtOnce) {
+      const some = users.slice(first, first + usersAtOnce);
+      const pages = await Promise.all(
+        some.map((tag) => {
+          const after = tag === begun ? [String(score), id] : ["", ""];
+          return this.#page(tag, ["oldest", ...after, String(room)], signal);
+        }),
+      );
+      const found = some.map((tag, index) => {
+        const page = pages[index] ?? [];
+        if (page.length === 0) return this.#unregister(tag, signal).then(() => []);
+        const fitting = page.slice(0, room);
+        room -= fitting.length;
+        const end = fitting.at(-1);
+        if (end !== undefined) last = { tag, ...end };
+        const ids = fitting.map((entry) => entry.id);
         return this.#describe(tag, ids, signal);
-      }),
-    );
-    const last = page.length === limit ? page.at(-1) : undefined;
-    const done = users.length < most ? undefined : users.at(-1);
-    if (last !== undefined) {
-      return { sessions: sessions.flat(), cursor: encodeCursor([last.tag, last.score, last.id]) };
+      });
+      sessions.push(...(await Promise.all(found)).flat());
     }
-    return {
-      sessions: sessions.flat(),
-      ...(done !== undefined && { cursor: encodeCursor([done, 0, ""]) }),
-    };
+    if (last !== undefined && room === 0) {
+      return { sessions, cursor: encodeCursor([last.tag, last.score, last.id]) };
+    }
+    const done = users.length < most ? undefined : users.at(-1);
+    return { sessions, ...(done !== undefined && { cursor: encodeCursor([done, 0, ""]) }) };
   }
 
   /** The next users of a tenant, in the order of their tags. */

@@ -5,7 +5,7 @@
  */
 import { type ChatStore, type ChatStoreOptions, createChatStore } from "@chatstore/core";
 import { RedisBackend } from "./backend.js";
-import type { ConnectionOptions } from "./connection.js";
+import type { ConnectionOptions } from "./client.js";
 
 export * from "@chatstore/core";
 export { RedisBackend };

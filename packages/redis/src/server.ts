@@ -1,6 +1,7 @@
 import { BackendError, type Capabilities } from "@chatstore/core";
 import type { Redis } from "ioredis";
-import { type Connection, isCluster } from "./connection.js";
+import { isCluster } from "./client.js";
+import type { Connection } from "./connection.js";
 import type { RedisChatStoreOptions } from "./index.js";
 
 /** The oldest version that the scripts are written for. */
@@ -94,10 +95,11 @@ function refuse(
   }
   const { client, cluster } = options;
   const knowsCluster = cluster !== undefined || (client !== undefined && isCluster(client));
-  if (info.get("redis_mode") === "cluster" && !knowsCluster) {
+  const mode = info.get("redis_mode") ?? info.get("server_mode"); // Valkey's name for it
+  if (mode === "cluster" && !knowsCluster) {
     return "is a node of a Redis Cluster: give `cluster: [its URL]` instead of `url`, or a Cluster as `client`";
   }
-  if (info.get("redis_mode") === "sentinel") {
+  if (mode === "sentinel") {
     return "is a Sentinel: give `redis: { sentinels: [{ host, port }], name: the master's name }`";
   }
   if (info.get("role") === "slave") return "is a replica, which takes no writes: give the master";
