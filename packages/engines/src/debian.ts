@@ -41,7 +41,7 @@ async function unpack(name: string, cache: string, folder: string): Promise<void
         [
           "--quiet=2",
           ...["-o", `Dir::State::Lists=${work}/lists`, "-o", `Dir::Cache=${work}/apt`],
-          ...["-o", "Debug::NoLocking=1", "-o", "Acquire::Retries=1"],
+          ...["-o", "Debug::NoLocking=1", "-o", "Acquire::http::Timeout=10"],
           // Root's apt would download as a user who may not write here.
           ...(process.getuid?.() === 0 ? ["-o", "APT::Sandbox::User=root"] : []),
           ...args,

@@ -85,6 +85,13 @@ export function installed(
   return undefined;
 }
 
+/** Rejects soon when a host cannot be reached from here, before a helper tries for long. */
+export async function answers(url: string): Promise<void> {
+  await fetch(url, { method: "HEAD", signal: AbortSignal.timeout(3_000) }).catch(() => {
+    throw new Error(`${url} cannot be reached for a download`);
+  });
+}
+
 /** `folder/<version>/bin` of every version, newest first: where Debian keeps PostgreSQL. */
 export function versionedFolders(folder: string): string[] {
   try {

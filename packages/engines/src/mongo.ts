@@ -2,7 +2,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Document, MongoClient } from "mongodb";
-import { climb, type Engine, installed, type Program } from "./engine.js";
+import { answers, climb, type Engine, installed, type Program } from "./engine.js";
 import { freePort, removeFolder, ServerProcess, temporaryFolder } from "./server-process.js";
 
 /** Command-line options of `mongod`, by name; `true` for one without a value. */
@@ -17,6 +17,8 @@ export interface MongoServer extends Engine {
 export interface MongoReplicaSet extends Engine {
   /** All members can vote and become the primary. The first one begins as it. */
   readonly servers: readonly MongoServer[];
+  /** The member that takes writes now. */
+  primary(): Promise<MongoServer>;
   /** Make the primary give up; resolves when it has. Another one follows within seconds. */
   stepDown(): Promise<void>;
 }
@@ -102,6 +104,10 @@ export async function startMongoReplicaSet(config: MongoConfig = {}): Promise<Mo
     url,
     version: first.version,
     servers,
+    async primary() {
+      const { me } = await command(url, { hello: 1 });
+      return servers[addresses.indexOf(String(me))] as MongoServer;
+    },
     async stepDown() {
       await command(url, { replSetStepDown: 5, secondaryCatchUpPeriodSecs: 5 });
     },
@@ -112,7 +118,15 @@ export async function startMongoReplicaSet(config: MongoConfig = {}): Promise<Mo
 function mongoProgram(): Promise<Program> {
   return climb("mongo", "mongod", "install mongod (MongoDB 4.4 or later), or set MONGODB_URL", [
     () => installed(["mongod"], ["/opt/homebrew/bin"]),
+    downloaded,
   ]);
+}
+
+/** Downloads MongoDB once, which takes a minute, and keeps it in its own cache. */
+async function downloaded(): Promise<Program> {
+  await answers("https://fastdl.mongodb.org/");
+  const { MongoBinary } = await import("mongodb-memory-server-core");
+  return { path: await MongoBinary.getPath() };
 }
 
 async function versionOf(url: string): Promise<string> {

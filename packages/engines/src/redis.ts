@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { debianPackage } from "./debian.js";
-import { climb, type Engine, installed, type Program } from "./engine.js";
+import { answers, climb, type Engine, installed, type Program } from "./engine.js";
 import { freePort, removeFolder, ServerProcess, temporaryFolder } from "./server-process.js";
 
 /** Settings of `redis.conf`, by name. */
@@ -188,7 +188,7 @@ function redisProgram(): Promise<Program> {
 /** Compiles Redis from its source once, which takes a minute or two, and keeps it in its own cache. */
 async function downloaded(): Promise<Program | undefined> {
   if (!installed(["make"])) return undefined;
-  await fetch("https://download.redis.io/", { method: "HEAD", signal: AbortSignal.timeout(3_000) });
+  await answers("https://download.redis.io/");
   const module = await import("redis-memory-server/lib/util/RedisBinary.js");
   return { path: await module.default.default.getPath() };
 }
