@@ -13,6 +13,19 @@ export function durable(subject: Subject): void {
 }
 
 function forgets(subject: Subject): void {
+  test("another handle of the process finds what a closed one wrote", async () => {
+    const namespace = subject.namespace();
+    const key = subject.key();
+    const [first, second] = [subject.open(namespace), subject.open(namespace)];
+    await second.open();
+    await first.addMessages(key, batchOf("a", 3));
+    const before = await first.readSession(key);
+    await first.close();
+    const loss = "A second handle on the same data has forgotten what was said";
+    same(await second.readSession(key), before, loss);
+    same(await subject.open(namespace).readSession(key), before, loss);
+  });
+
   test("declares that nothing survives, and another process indeed finds nothing", async () => {
     const namespace = subject.namespace();
     const key = subject.key();

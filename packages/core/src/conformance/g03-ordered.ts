@@ -1,6 +1,7 @@
 import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { holds, same } from "./claims.js";
+import { skewClock } from "./clock.js";
 import { batchOf, brokenBatches, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
@@ -75,6 +76,23 @@ export function ordered(subject: Subject): void {
       }
     });
   }
+
+  test("a clock that is set back does not change the order", async () => {
+    const key = subject.key();
+    const store = subject.open(subject.namespace());
+    await store.addMessages(key, [say("first")]);
+    const setRight = skewClock(-3_600_000);
+    try {
+      await store.addMessages(key, [say("second"), say("third")]);
+    } finally {
+      setRight();
+    }
+    await store.addMessages(key, [say("fourth")]);
+    const expected = ["first", "second", "third", "fourth"];
+    const loss = "Order came from a clock: when it is set back, answers stand before questions";
+    same(texts(await store.getMessages(key)), expected, loss);
+    same(texts(await store.getMessages(key, { last: 2 })), expected.slice(2), loss);
+  });
 
   test("neither ids nor times of messages order them", async () => {
     const key = subject.key();

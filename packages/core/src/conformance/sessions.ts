@@ -512,6 +512,23 @@ export function semantics(subject: Subject): void {
       same([...all].sort(), [...keys].sort(), "getKeys() skips sessions");
     });
 
+    test("more sessions than one page holds are listed, and erased", async () => {
+      const store = subject.open(subject.namespace());
+      const user = subject.user();
+      const keys = Array.from({ length: 1_050 }, (_, n) =>
+        sessionKey({ user, conversation: `${n}` }),
+      );
+      for (let start = 0; start < keys.length; start += 50) {
+        await Promise.all(keys.slice(start, start + 50).map((key) => store.setTitle(key, "x")));
+      }
+      const sorted = keys.toSorted();
+      same([...(await store.getKeys())].sort(), sorted, "getKeys() ends after its first page");
+      const listed = await listAll(store, { user, limit: 1_000 });
+      same(listed.map(({ key }) => key).sort(), sorted, "A long list of a user is incomplete");
+      same(await store.deleteSessions({ user }), keys.length, "A user was erased in part");
+      same([...(await store.getKeys())], [], "A user with many sessions was erased in part");
+    });
+
     test("sessions of one instant are all listed", async () => {
       const user = subject.user();
       const store = subject.open(namespace);
@@ -696,6 +713,30 @@ export function semantics(subject: Subject): void {
       await ready.open();
       await store.addMessages(key, [say("a")]);
       same(texts(await ready.getMessages(key)), ["a"], "A failed open() left the store unusable");
+    });
+
+    test("refuses wrong options, whoever made the factory", () => {
+      const own = subject.namespace();
+      const wrong: readonly object[] = [
+        { ttl: 0 },
+        { ttl: -1 },
+        { ttl: "1d" },
+        { timeout: 0 },
+        { timeout: Number.NaN },
+        { migrate: "always" },
+        { limits: { messageBytes: 0 } },
+        { limits: { messageBytes: 1e9 } },
+        { limits: { messages: 5 } },
+      ];
+      for (const options of wrong) {
+        let code = "nothing";
+        try {
+          subject.openWith({ ...subject.optionsOf(own), ...options });
+        } catch (error) {
+          code = (error as { code: string }).code;
+        }
+        same(code, "INVALID_OPTIONS", `The factory accepts ${JSON.stringify(options)}`);
+      }
     });
 
     test("twice, and with shared: true, gives one handle", async () => {

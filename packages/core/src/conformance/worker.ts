@@ -3,6 +3,7 @@
  * milliseconds its clock goes wrong.
  */
 import type { ChatStore } from "../chat-store.js";
+import { skewClock } from "./clock.js";
 import { callStore, type Request, type Response } from "./remote.js";
 import { type Routine, routines } from "./routines.js";
 
@@ -58,16 +59,4 @@ function toPlain(error: unknown): Record<string, unknown> {
   const { cause: _, ...fields } = error as Error & Record<string, unknown>;
   const { name, message, stack } = error;
   return { ...fields, name, message, stack };
-}
-
-function skewClock(skew: number): void {
-  if (skew === 0) return;
-  const RealDate = Date;
-  const now = () => RealDate.now() + skew;
-  globalThis.Date = new Proxy(RealDate, {
-    construct: (target, args, newTarget) =>
-      Reflect.construct(target, args.length === 0 ? [now()] : args, newTarget),
-    apply: () => new RealDate(now()).toString(),
-    get: (target, property) => (property === "now" ? now : Reflect.get(target, property)),
-  });
 }
