@@ -29,10 +29,10 @@ function forgets(subject: Subject): void {
   test("declares that nothing survives, and another process indeed finds nothing", async () => {
     const namespace = subject.namespace();
     const key = subject.key();
-    const first = await subject.child().open(subject, namespace);
+    const first = await subject.child().open(subject.opening(namespace));
     await first.addMessages(key, [say("hello")]);
     await first.close();
-    const second = await subject.child().open(subject, namespace);
+    const second = await subject.child().open(subject.opening(namespace));
     same(
       await second.getSession(key),
       undefined,
@@ -116,7 +116,7 @@ function survives(subject: Subject): void {
       test(name, async () => {
         const namespace = subject.namespace();
         const child = subject.child();
-        const handle = await child.open(subject, namespace);
+        const handle = await child.open(subject.opening(namespace));
         await handle.addMessages(
           a,
           ["0", "1", "2"].map((text) => say(text, { id: `m${text}` })),
@@ -141,7 +141,7 @@ function survives(subject: Subject): void {
     test("setTitle and setState", async () => {
       const namespace = subject.namespace();
       const child = subject.child();
-      const handle = await child.open(subject, namespace);
+      const handle = await child.open(subject.opening(namespace));
       const calls: [Method, unknown[]][] = [
         ["setTitle", [a, "Kittens"]],
         ["setState", [a, { facts: ["likes kittens"] }]],
@@ -163,7 +163,7 @@ function survives(subject: Subject): void {
     const acknowledged: Acknowledged[] = [];
     for (let round = 0; round < 5; round++) {
       const child = subject.child();
-      const handle = await child.open(subject, namespace);
+      const handle = await child.open(subject.opening(namespace));
       const before = acknowledged.length;
       const ended = keys.map((key) =>
         handle

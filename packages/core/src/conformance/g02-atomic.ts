@@ -114,7 +114,7 @@ export function atomic(subject: Subject): void {
       const key = subject.key();
       for (let round = 0; round < 4; round++) {
         const child = subject.child();
-        const handle = await child.open(subject, namespace);
+        const handle = await child.open(subject.opening(namespace));
         let acknowledged = 0;
         const args = { key, label: `r${round}`, batches: 1e9, size: 400 };
         const ended = handle.run("append", args, () => acknowledged++).catch(() => undefined);

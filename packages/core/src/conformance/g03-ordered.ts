@@ -56,8 +56,8 @@ export function ordered(subject: Subject): void {
       const hour = 3_600_000;
       const handles = [
         subject.near(namespace),
-        await subject.child(hour).open(subject, namespace),
-        await subject.child(-hour).open(subject, namespace),
+        await subject.child(hour).open(subject.opening(namespace)),
+        await subject.child(-hour).open(subject.opening(namespace)),
       ];
       const expected: string[] = [];
       for (let round = 0; round < 6; round++) {

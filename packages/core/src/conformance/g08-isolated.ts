@@ -9,7 +9,7 @@ import {
 } from "../session-key.js";
 import { anyKeyParts, check } from "./arbitraries.js";
 import { same } from "./claims.js";
-import { listAll } from "./listing.js";
+import { listAll } from "./lists.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
 

@@ -1,48 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import { describe, test } from "vitest";
-import type { ChatStore } from "../chat-store.js";
 import { type BackendError, ChatStoreError, type ErrorCode } from "../errors.js";
-import { sessionKey } from "../session-key.js";
+import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";
 import { ids, say } from "./messages.js";
 import { need, type Subject } from "./subject.js";
-
-type Call = (store: ChatStore, key: string) => Promise<unknown>;
-
-const elsewhere = sessionKey({ user: "nobody", conversation: "elsewhere" });
-
-/** Every method that needs the engine. */
-export const calls: Readonly<Record<string, Call>> = {
-  open: (store) => store.open(),
-  addMessage: (store, key) => store.addMessage(key, say("x")),
-  "addMessage at a position": (store, key) => store.addMessage(key, say("x"), 0),
-  addMessages: (store, key) => store.addMessages(key, [say("x"), say("y")]),
-  "addMessages of nothing": (store, key) => store.addMessages(key, []),
-  setMessages: (store, key) => store.setMessages(key, [say("x")]),
-  updateMessage: (store, key) => store.updateMessage(key, "a", say("x")),
-  deleteMessage: (store, key) => store.deleteMessage(key, 0),
-  deleteLastMessage: (store, key) => store.deleteLastMessage(key),
-  deleteMessagesAfter: (store, key) => store.deleteMessagesAfter(key, "a"),
-  deleteMessages: (store, key) => store.deleteMessages(key),
-  setState: (store, key) => store.setState(key, { x: 1 }),
-  setTitle: (store, key) => store.setTitle(key, "x"),
-  forkSession: (store, key) => store.forkSession(key, elsewhere),
-  importSession: (store, key) =>
-    store.importSession(key, {
-      messages: [say("x")],
-      createdAt: new Date(0),
-      updatedAt: new Date(0),
-    }),
-  getMessages: (store, key) => store.getMessages(key),
-  getSession: (store, key) => store.getSession(key),
-  readSession: (store, key) => store.readSession(key, { last: 1 }),
-  getKeys: (store) => store.getKeys(),
-  "listSessions of a user": (store) => store.listSessions({ user: "alice" }),
-  "listSessions of all": (store) => store.listSessions({}),
-  deleteSessions: (store) => store.deleteSessions({ user: "alice" }),
-  purgeExpired: (store) => store.purgeExpired(),
-};
 
 /** The password that `unreachable` options carry, where they can. */
 const secret = "hunter2-canary";

@@ -1,6 +1,6 @@
 import { test } from "vitest";
+import { calls } from "./calls.js";
 import { refused, rejection, same, within } from "./claims.js";
-import { calls } from "./g09-fails-clearly.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
 
@@ -71,9 +71,9 @@ export function closes(subject: Subject): void {
     const child = subject.child();
     const key = subject.key();
     const own = subject.namespace();
-    const handle = await child.open(subject, own, { ttl: 60_000 });
-    const unused = await child.open(subject, own);
-    const busy = await child.open(subject, own);
+    const handle = await child.open(subject.opening(own, { ttl: 60_000 }));
+    const unused = await child.open(subject.opening(own));
+    const busy = await child.open(subject.opening(own));
     await handle.addMessages(key, [say("a")]);
     await rejection(handle.addMessages(key, [say("b")], { ifVersion: "stale" }), "Wrote");
     await handle.listSessions({ user: "alice" });

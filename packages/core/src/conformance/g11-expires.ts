@@ -322,7 +322,7 @@ export function expires(subject: Subject): void {
         const key = subject.key();
         const here = subject.open(own, { ttl: 30 * minute });
         await begin(here, key);
-        const fast = await subject.child(hour).open(subject, own);
+        const fast = await subject.child(hour).open(subject.opening(own));
         await stillThere(fast, key);
         await fast.purgeExpired();
         await fast.addMessages(key, [say("c", { id: "c" })]);
@@ -339,7 +339,7 @@ export function expires(subject: Subject): void {
         const here = subject.open(own, { ttl: short });
         await begin(here, key);
         await delay(short + margin);
-        const slow = await subject.child(-hour).open(subject, own, { ttl: 10 * minute });
+        const slow = await subject.child(-hour).open(subject.opening(own, { ttl: 10 * minute }));
         same(
           await slow.getMessages(key),
           [],

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { test } from "vitest";
 import { sessionKey } from "../session-key.js";
 import { holds, same } from "./claims.js";
-import { listAll } from "./listing.js";
+import { listAll } from "./lists.js";
 import { batchOf, brokenBatches, ids, say } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";

@@ -180,7 +180,7 @@ export function erases(subject: Subject): void {
       const canary = newCanary();
       for (let round = 0; round < 3; round++) {
         const child = subject.child();
-        const handle = await child.open(subject, namespace);
+        const handle = await child.open(subject.opening(namespace));
         let acknowledged = 0;
         const args = { key, label: canary, size: 300, text: "x".repeat(200) };
         const ended = handle.run("replace", args, () => acknowledged++).catch(() => undefined);

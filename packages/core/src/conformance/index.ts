@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 import { afterAll, afterEach, beforeEach, describe, test } from "vitest";
+import { configuration } from "./configuration.js";
 import { durable } from "./g01-durable.js";
 import { atomic } from "./g02-atomic.js";
 import { ordered } from "./g03-ordered.js";
@@ -18,8 +19,9 @@ import { expires } from "./g11-expires.js";
 import { flatCost } from "./g12-flat-cost.js";
 import { multiProcess } from "./g13-multi-process.js";
 import { erases } from "./g14-erases.js";
+import { lists } from "./lists.js";
 import { modelled } from "./model.js";
-import { semantics } from "./sessions.js";
+import { sessions } from "./sessions.js";
 import { loadSubject, type Subject, type SubjectOptions } from "./subject.js";
 
 /** G1 to G14 as the design numbers them; `API`: the meaning of the methods; `model`: random operations. */
@@ -53,6 +55,12 @@ const suites = {
   API: ["semantics", semantics],
   model: ["against the reference", modelled],
 } as const satisfies Record<string, readonly [title: string, register: (subject: Subject) => void]>;
+
+function semantics(subject: Subject): void {
+  describe("sessions", () => sessions(subject));
+  describe("lists", () => lists(subject));
+  describe("configuration", () => configuration(subject));
+}
 
 /**
  * Register the suite's tests for a backend, in a vitest test file. The engine must be there by then: start it with a

@@ -6,6 +6,11 @@ export function say(content: string, rest: Partial<NewMessage> = {}): NewMessage
   return { role: "user", content, ...rest };
 }
 
+/** Five messages whose ids are their texts. */
+export const abcde: readonly NewMessage[] = ["a", "b", "c", "d", "e"].map((id) =>
+  say(id, { id, createdAt: new Date(1_000) }),
+);
+
 /** A batch whose messages know the batch, their place in it, and its size. */
 export function batchOf(label: string, size: number, text = ""): NewMessage[] {
   return Array.from({ length: size }, (_, index) => ({

@@ -46,15 +46,18 @@ export type Handle = {
   ): ReturnType<Routines[Name]>;
 };
 
+/** How to open a store in any process. */
+export interface Opening {
+  readonly module: string;
+  readonly factory: string;
+  readonly options: object;
+}
+
 /** Parent to child. */
 export type Request =
-  | {
-      readonly id: number;
-      readonly open: { module: string; factory: string; options: object };
-    }
+  | { readonly id: number; readonly open: Opening }
   | { readonly id: number; readonly store: number; readonly method: Method; args: unknown[] }
   | { readonly id: number; readonly store: number; readonly routine: RoutineName; args: unknown }
-  | { readonly id: number; readonly forget: number }
   | { readonly id: number; readonly retire: true };
 
 /** Child to parent. */

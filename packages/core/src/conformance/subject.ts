@@ -1,4 +1,3 @@
-import { type ChildProcess, fork } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { isAbsolute } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -7,7 +6,8 @@ import { onTestFinished, type TestContext } from "vitest";
 import type { Capabilities } from "../backend.js";
 import type { ChatStore, ChatStoreOptions } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
-import { callStore, type Handle, type Request, type Response, toHandle } from "./remote.js";
+import { Child } from "./child.js";
+import { callStore, type Handle, type Opening, toHandle } from "./remote.js";
 import { type Routine, routines } from "./routines.js";
 
 /** How to open a store, here and in child processes. */
@@ -104,12 +104,7 @@ export class Subject {
 
   /** A {@link Handle} on a store in this process; closed after the test. */
   near(namespace: string, options: ChatStoreOptions = {}): Handle {
-    const store = this.open(namespace, options);
-    return toHandle((method, args) => callStore(store, method, args), ((
-      name: keyof typeof routines,
-      args: unknown,
-      onEmit = () => {},
-    ) => (routines[name] as Routine)(store, args, onEmit)) as Handle["run"]);
+    return toNear(this.open(namespace, options));
   }
 
   /** A handle in another process where the store can do that, otherwise a second one here; closed after the test. */
@@ -130,7 +125,7 @@ export class Subject {
       const pooled = this.#pool[index];
       const child = pooled?.alive ? pooled : Child.start();
       this.#pool[index] = child;
-      const handle = await child.open(this, namespace, options);
+      const handle = await child.open(this.opening(namespace, options));
       onTestFinished(() => settled(handle.close()));
       return handle;
     });
@@ -149,113 +144,14 @@ export class Subject {
     return { ...this.#options.options(namespace), timeout: 30_000, ...options };
   }
 
-  /** Where child processes find the store. */
-  get source(): { module: string; factory: string } {
-    return { module: moduleOf(this.#options.module), factory: this.#options.factory };
+  /** How a child process opens a namespace. */
+  opening(namespace: string, options: ChatStoreOptions = {}): Opening {
+    const { module, factory } = this.#options;
+    return { module: moduleOf(module), factory, options: this.optionsOf(namespace, options) };
   }
 
   async dispose(): Promise<void> {
     await Promise.all(this.#pool.map((child) => child.kill()));
-  }
-}
-
-/** A child process with stores in it. */
-export class Child {
-  /** Resolves when the process is gone. */
-  readonly exited: Promise<{ code: number | null; signal: string | null }>;
-  readonly #process: ChildProcess;
-  readonly #waiting = new Map<
-    number,
-    {
-      resolve: (value: unknown) => void;
-      reject: (error: Error) => void;
-      emit: (value: unknown) => void;
-    }
-  >();
-  #count = 0;
-  #stderr = "";
-
-  static start(clockSkew = 0): Child {
-    const worker = new URL("./worker.js", import.meta.url);
-    return new Child(
-      fork(worker, [String(clockSkew)], {
-        execArgv: [],
-        serialization: "advanced",
-        stdio: ["ignore", "ignore", "pipe", "ipc"],
-      }),
-    );
-  }
-
-  constructor(child: ChildProcess) {
-    this.#process = child;
-    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-      this.#stderr = (this.#stderr + text).slice(-4_000);
-    });
-    child.on("message", (response: Response) => this.#receive(response));
-    this.exited = new Promise((resolve) => {
-      child.on("close", (code, signal) => {
-        const how = signal ?? `exit code ${code}`;
-        for (const { reject } of this.#waiting.values()) {
-          reject(new Error(`The child process ended: ${how}\n${this.#stderr}`));
-        }
-        this.#waiting.clear();
-        resolve({ code, signal });
-      });
-    });
-  }
-
-  get alive(): boolean {
-    return this.#process.exitCode === null && this.#process.signalCode === null;
-  }
-
-  async open(subject: Subject, namespace: string, options: ChatStoreOptions = {}): Promise<Handle> {
-    const store = ++this.#count;
-    const open = { ...subject.source, options: subject.optionsOf(namespace, options) };
-    await this.#send({ id: store, open });
-    return toHandle((method, args) => this.#send({ id: ++this.#count, store, method, args }), ((
-      routine,
-      args,
-      onEmit,
-    ) => this.#send({ id: ++this.#count, store, routine, args }, onEmit)) as Handle["run"]);
-  }
-
-  /** Let it end by itself: resolves when it has nothing more from us; {@link exited} tells whether it could. */
-  async retire(): Promise<void> {
-    await this.#send({ id: ++this.#count, retire: true });
-  }
-
-  /** `kill -9`. */
-  async kill(): Promise<void> {
-    this.#process.kill("SIGKILL");
-    await this.exited;
-  }
-
-  #send(request: Request, emit: (value: unknown) => void = () => {}): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      if (!this.alive) {
-        reject(new Error(`The child process has ended\n${this.#stderr}`));
-        return;
-      }
-      this.#waiting.set(request.id, { resolve, reject, emit });
-      this.#process.send(request, (error) => {
-        if (error !== null) reject(error);
-      });
-    });
-  }
-
-  #receive(response: Response): void {
-    const waiting = this.#waiting.get(response.id);
-    if ("emitted" in response) {
-      waiting?.emit(response.emitted);
-      return;
-    }
-    this.#waiting.delete(response.id);
-    if ("value" in response) waiting?.resolve(response.value);
-    else {
-      const { name, message, stack, ...fields } = response.error;
-      const error = Object.assign(new Error(String(message)), fields);
-      waiting?.reject(Object.assign(error, { name: String(name), stack: String(stack) }));
-    }
   }
 }
 

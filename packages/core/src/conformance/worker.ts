@@ -37,11 +37,6 @@ async function handle(request: Request): Promise<unknown> {
     return undefined;
   }
   if ("retire" in request) return undefined;
-  if ("forget" in request) {
-    const store = stores.get(request.forget);
-    stores.delete(request.forget);
-    return store?.close();
-  }
   const store = stores.get(request.store);
   if (store === undefined) throw new Error(`No store ${request.store} in this process`);
   if ("method" in request) return callStore(store, request.method, request.args);
