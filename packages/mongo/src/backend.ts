@@ -101,16 +101,19 @@ export class MongoBackend implements ChatStoreBackend {
   }
 
   async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
-    const [hello, stored] = await Promise.all([
-      this.#run(signal, (_, db) => db.command({ hello: 1 }, { readPreference: "primary" })),
-      migrate === "off" ? undefined : this.#run(signal, ({ meta }) => meta.findOne({})),
-    ]);
+    if (this.#closed) throw new ClosedError();
+    await this.#connection.connect(signal);
+    const hello = await this.#run(signal, (_, db) =>
+      db.command({ hello: 1 }, { readPreference: "primary" }),
+    );
     if (hello["isWritablePrimary"] !== true) {
       throw new BackendError(
         "The MongoDB server is not the primary: let the url name the replica set",
         { retryable: true, outcome: "not-applied" },
       );
     }
+    const stored =
+      migrate === "off" ? undefined : await this.#run(signal, ({ meta }) => meta.findOne({}));
     if (stored && stored.compatible > schema.currentVersion) {
       throw new UnsupportedFormatError(
         `The collections ${this.#collection}.* have format version ${stored.version}, ` +

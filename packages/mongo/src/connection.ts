@@ -30,18 +30,22 @@ const defaultTimeout = 5_000;
 export class Connection {
   readonly db: Db;
   readonly #client: MongoClient | undefined;
+  /** Whether the client was made here, so that it is closed here. */
+  readonly #isOwn: boolean;
+  /** Why the last operation did not reach a server. */
+  #unreached: string | undefined;
 
   /** @throws InvalidOptionsError for options that are wrong, missing, or contradict each other. */
   constructor(options: ConnectionOptions & { readonly timeout?: number | undefined }) {
     const { url, client, db, mongo, database } = options;
     checkOptions(options);
-    if (db !== undefined) {
-      this.db = db;
-    } else if (client !== undefined) {
-      this.db = client.db(database);
+    this.#isOwn = url !== undefined;
+    if (url === undefined) {
+      this.#client = client;
+      this.db = db ?? (client as MongoClient).db(database);
     } else {
-      this.#client = createClient(url as string, mongo, options.timeout ?? defaultTimeout);
-      const named = /^[^:]+:\/\/[^/?]*\/([^?]+)/.exec(url as string)?.[1];
+      this.#client = createClient(url, mongo, options.timeout ?? defaultTimeout);
+      const named = /^[^:]+:\/\/[^/?]*\/([^?]+)/.exec(url)?.[1];
       this.db = this.#client.db(database ?? (named && decodeURIComponent(named)) ?? "chatstore");
     }
   }
@@ -56,21 +60,41 @@ export class Connection {
     outcome: FailureOutcome,
     operation: (db: Db) => Promise<T>,
   ): Promise<T> {
-    if (signal.aborted) throw tooLate("not-applied");
+    if (signal.aborted) throw this.#tooLate("not-applied");
     return new Promise<T>((resolve, reject) => {
-      const onAbort = () => reject(tooLate(outcome));
+      const onAbort = () => reject(this.#tooLate(outcome));
       signal.addEventListener("abort", onAbort, { once: true });
+      const fail = (error: unknown) => {
+        const failure = toChatStoreError(error, outcome);
+        this.#unreached = isUnsent(error) ? failure.message : undefined;
+        reject(failure);
+      };
       operation(this.db)
-        .then(resolve, (error: unknown) => reject(toChatStoreError(error, outcome)))
+        .then((result) => {
+          this.#unreached = undefined;
+          resolve(result);
+        }, fail)
         .finally(() => signal.removeEventListener("abort", onAbort));
+    });
+  }
+
+  /** Rejects with what keeps the client from connecting. Once it has, it finds its servers again by itself. */
+  async connect(signal: AbortSignal): Promise<void> {
+    await this.run(signal, "not-applied", async () => {
+      await this.#client?.connect();
     });
   }
 
   /** Release what was opened here. */
   async close(): Promise<void> {
+    if (!this.#isOwn) return;
     // A server that does not answer does not hold up the end.
     const patience = delay(1_000, undefined, { ref: false });
     await Promise.race([this.#client?.close().catch(() => undefined), patience]);
+  }
+
+  #tooLate(outcome: FailureOutcome): TimeoutError {
+    return new TimeoutError(this.#unreached ?? "MongoDB did not answer in time", { outcome });
   }
 }
 
@@ -179,10 +203,11 @@ export function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatS
     }
     return failed(true, refused.has(code) ? "not-applied" : outcome);
   }
-  if (unsent.test(name) || errorLabels.includes("HandshakeError")) {
+  if (isUnsent(error)) {
     return failed(!misused.test(name), "not-applied");
   }
-  return failed(/^Mongo(Network|Cursor|Expired|OperationTimeout)|RangeError/.test(name), outcome);
+  // A bulk write without a code wraps a failure of the network.
+  return failed(/^Mongo(Network|BulkWrite|Cursor|Expired|OperationTimeout)/.test(name), outcome);
 }
 
 /** Whether nothing failed but the insertion of what is there. */
@@ -192,18 +217,20 @@ export function isDuplicateKey(error: unknown): boolean {
   return code === 11000 && all.every((one) => one.code === 11000);
 }
 
-function tooLate(outcome: FailureOutcome): TimeoutError {
-  return new TimeoutError("MongoDB did not answer in time", { outcome });
+function isUnsent(error: unknown): boolean {
+  const { name, errorLabels = [] } = error as DriverError;
+  return unsent.test(name) || errorLabels.includes("HandshakeError");
 }
 
 /** Why no server was selected stands in the description of the servers. */
 function reasonOf(error: DriverError): string {
+  const message = withoutRequest(error);
   const servers = error.reason?.servers;
-  if (!(servers instanceof Map)) return error.message;
+  if (!(servers instanceof Map)) return message;
   const reasons = [...servers].flatMap(([address, { error: reason }]) =>
     reason instanceof Error ? [`${address}: ${reason.message}`] : [],
   );
-  return [error.message, ...reasons.filter((reason) => !error.message.includes(reason))].join("; ");
+  return [message, ...reasons.filter((reason) => !message.includes(reason))].join("; ");
 }
 
 function adviceOn({ code }: DriverError): string {
@@ -221,12 +248,17 @@ function adviceOn({ code }: DriverError): string {
   }
 }
 
+/** A server that refuses a request may quote it, and so the messages in it. */
+function withoutRequest({ message, code }: DriverError): string {
+  return typeof code === "number" ? message.replace(/ *\{.*/s, "") : message;
+}
+
 /** The driver attaches descriptions, requests and replies to errors. */
 function withoutSecrets(error: DriverError): Error {
-  const bare = new Error(redact(error.message));
-  bare.name = error.name;
-  if (error.stack !== undefined) bare.stack = redact(error.stack);
-  const { code, codeName } = error;
+  const { name, stack = "", code, codeName } = error;
+  const bare = new Error(redact(withoutRequest(error)));
+  bare.name = name;
+  bare.stack = `${name}: ${bare.message}${/\n {4}at .*/s.exec(stack)?.[0] ?? ""}`;
   return Object.assign(
     bare,
     code !== undefined && { code },

@@ -8,6 +8,7 @@ import { MongoBackend } from "./backend.js";
 import type { ConnectionOptions } from "./connection.js";
 
 export * from "@chatstore/core";
+export { mongoSchema } from "./schema.js";
 export { MongoBackend };
 
 /** Options of {@link mongoChatStore}. Give a `url`, a `client` or a `db`. */

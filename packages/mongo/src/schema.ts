@@ -199,9 +199,6 @@ export function withRun(
 
 /** In an update pipeline: a value as it is. */
 const literal = (value: unknown) => ({ $literal: value });
-const inMilliseconds = (ms: number) => ({ $add: ["$$NOW", Math.min(ms, farFuture)] });
-/** Some 250,000 years: further ahead no JavaScript Date goes. */
-const farFuture = 8e15;
 
 /** The session has not expired. */
 export const isLive = {
@@ -302,7 +299,7 @@ export function change(
         ...fields,
         version: literal(write.next),
         updatedAt: "$$NOW",
-        ...(write.ttlMs !== undefined && { expiresAt: inMilliseconds(write.ttlMs) }),
+        ...(write.ttlMs !== undefined && { expiresAt: { $add: ["$$NOW", write.ttlMs] } }),
         ...(write.times && imported(write.times)),
       },
     },
@@ -329,6 +326,27 @@ export function toMessage({ id, digest, data, createdAt }: MessageRecord): Messa
 
 export function toRecord({ id, digest, data, createdAt }: Message): MessageRecord {
   return { id, digest, data, createdAt: createdAt.getTime() };
+}
+
+/**
+ * The script that creates the collections and indexes: for somebody with the rights, to be run with `mongosh` when the
+ * store itself may not (`migrate: "check"`). It may be run any number of times.
+ *
+ * @param options `collection` as the store has it.
+ */
+export function mongoSchema(options: { readonly collection?: string | undefined } = {}): string {
+  const { collection } = checkNames(options);
+  const creation = ([name, indexes]: readonly [string, readonly IndexDescription[]]) =>
+    indexes.map(
+      ({ key, ...rest }) =>
+        `db.getCollection(${JSON.stringify(`${collection}.${name}`)})` +
+        `.createIndex(${JSON.stringify(key)}, ${JSON.stringify(rest)});\n`,
+    );
+  const stamp =
+    `db.getCollection(${JSON.stringify(`${collection}.meta`)}).updateOne({ _id: "schema" }, ` +
+    `{ $max: { version: ${currentVersion}, compatible: ${compatibleVersion} } }, { upsert: true });\n`;
+  const indexes = [["sessions", headIndexes] as const, ["buckets", bucketIndexes] as const];
+  return [...indexes.flatMap(creation), stamp].join("");
 }
 
 /** @throws InvalidOptionsError for what MongoDB cannot hold in a name. */

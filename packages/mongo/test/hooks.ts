@@ -37,6 +37,11 @@ export async function startHooks(url: string): Promise<{
         }
       },
       cutConnections: async () => proxy.cutAll(),
+      outage: async (_, during) => {
+        proxy.blackHole();
+        await during();
+        proxy.heal();
+      },
       roundTrips: async (_, run) => {
         const before = countCommands(await serverStatus());
         await run();
