@@ -41,8 +41,9 @@ export class Connection {
     checkOptions(options);
     this.#isOwn = url !== undefined;
     if (url === undefined) {
-      this.#client = client;
       this.db = db ?? (client as MongoClient).db(database);
+      // Drivers before 7 keep it to themselves.
+      this.#client = client ?? (this.db as { client?: MongoClient }).client;
     } else {
       this.#client = createClient(url, mongo, options.timeout ?? defaultTimeout);
       const named = /^[^:]+:\/\/[^/?]*\/([^?]+)/.exec(url)?.[1];
@@ -228,9 +229,11 @@ function reasonOf(error: DriverError): string {
   const servers = error.reason?.servers;
   if (!(servers instanceof Map)) return message;
   const reasons = [...servers].flatMap(([address, { error: reason }]) =>
-    reason instanceof Error ? [`${address}: ${reason.message}`] : [],
+    reason instanceof Error && !message.includes(reason.message)
+      ? [`${address}: ${reason.message}`]
+      : [],
   );
-  return [message, ...reasons.filter((reason) => !message.includes(reason))].join("; ");
+  return [message, ...reasons].join("; ");
 }
 
 function adviceOn({ code }: DriverError): string {
