@@ -51,6 +51,39 @@ export function atomic(subject: Subject): void {
     );
   });
 
+  test("a long history is read from one version while it is rewritten", async () => {
+    const key = subject.key();
+    const [near, far] = (await subject.handles(subject.namespace(), 2)) as [Handle, Handle];
+    const histories = ["a", "b"].map((text, index) =>
+      Array.from({ length: 1_500 + 700 * index }, (_, n) => say(text, { id: `${text}${n}` })),
+    ) as [NewMessage[], NewMessage[]];
+    await near.setMessages(key, histories[0]);
+    let writing = true;
+    const rewrite = async () => {
+      for (const history of [1, 0, 1, 0, 1]) {
+        await far.setMessages(key, histories[history] as NewMessage[]);
+        await far.updateMessage(key, history === 0 ? "a0" : "b0", say("edited"));
+      }
+    };
+    const read = async () => {
+      while (writing) {
+        const { session, messages } = await near.readSession(key);
+        const found = new Set(messages.slice(1).map(({ content }) => content));
+        same(
+          [found.size, messages.length],
+          [1, messages[1]?.content === "a" ? 1_500 : 2_200],
+          "A reader saw a mixture of two versions of a long history",
+        );
+        same(session?.messageCount, messages.length, "The count is of another version");
+        await delay(1);
+      }
+    };
+    const rewritten = rewrite().finally(() => {
+      writing = false;
+    });
+    await Promise.all([rewritten, read()]);
+  });
+
   test("a copied session appears with all its messages, title and state", async () => {
     const namespace = subject.namespace();
     const [near, far] = (await subject.handles(namespace, 2)) as [Handle, Handle];

@@ -3,7 +3,7 @@ import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
-import { ids, say } from "./messages.js";
+import { ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
 
@@ -193,6 +193,27 @@ export function expires(subject: Subject): void {
     }
   });
 
+  test("a long session that expired leaves nothing to the one begun anew", async () => {
+    const own = subject.namespace();
+    const key = subject.key();
+    const store = subject.open(own, { ttl: short });
+    const fresh = subject.open(own);
+    const long = Array.from({ length: 400 }, (_, n) => say(`old ${n}`, { id: `${n}` }));
+    await store.addMessages(key, long.slice(0, 200));
+    await store.addMessages(key, long.slice(200));
+    await delay(short + margin);
+    const anew = ["7", "399", "new"].map((id) => say(`new ${id}`, { id }));
+    await fresh.addMessages(key, anew);
+    for (const step of ["", " after a sweep"]) {
+      const loss = `An expired conversation showed in the one begun anew${step}`;
+      same(texts(await fresh.getMessages(key)), ["new 7", "new 399", "new new"], loss);
+      same(ids(await fresh.getMessages(key, { before: "new", limit: 5 })), ["7", "399"], loss);
+      await refused(fresh.getMessages(key, { after: "8" }), "MESSAGE_NOT_FOUND", loss);
+      await refused(fresh.updateMessage(key, "0", say("x")), "MESSAGE_NOT_FOUND", loss);
+      await fresh.purgeExpired();
+    }
+  });
+
   test("erasing a user counts the living only", async () => {
     const user = subject.user();
     const store = subject.open(namespace, { ttl: short });
@@ -303,9 +324,9 @@ export function expires(subject: Subject): void {
       await begin(lasting, a);
       await begin(forever, b);
       await begin(store, c);
-      const [again] = await expired(purged, 25);
+      const [again] = await expired(purged, 120);
       await forever.addMessages(again as string, ab);
-      same(await forever.purgeExpired(), 24, "The number of swept sessions is wrong");
+      same(await forever.purgeExpired(), 119, "The number of swept sessions is wrong");
       same(await forever.purgeExpired(), 0, "A second sweep found something");
       for (const key of [a, b, again as string]) {
         same(ids(await forever.getMessages(key)), ["a", "b"], "A sweep took a living session");

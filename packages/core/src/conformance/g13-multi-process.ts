@@ -5,6 +5,7 @@ import { holds, same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { batchOf, brokenBatches, ids, say } from "./messages.js";
 import type { Handle } from "./remote.js";
+import type { Acknowledged } from "./routines.js";
 import type { Subject } from "./subject.js";
 
 /** Several processes on the same data; several handles in one process where a store cannot do that. */
@@ -132,6 +133,48 @@ export function multiProcess(subject: Subject): void {
       "The user's list does not agree with the session",
     );
   });
+
+  if (subject.capabilities.multiProcess && subject.capabilities.survives !== "nothing") {
+    test("writers that are killed disturb neither readers nor other writers", async () => {
+      const own = subject.namespace();
+      const key = subject.key();
+      const [near, writer, reader] = (await subject.handles(own, 3)) as [Handle, Handle, Handle];
+      const acknowledged: string[] = [];
+      const append = (handle: Handle, label: string, batches: number) =>
+        handle.run("append", { key, label, batches, size: 5, text: "x".repeat(700) }, (one) =>
+          acknowledged.push((one as Acknowledged).batch),
+        );
+      const victims = [subject.child(), subject.child()];
+      const dying = victims.map(async (child, index) => {
+        const handle = await child.open(subject.opening(own));
+        await append(handle, `victim${index}`, 1e9).catch(() => undefined);
+      });
+      const killing = victims.map(async (child, index) => {
+        const label = `victim${index}`;
+        while (!acknowledged.some((batch) => batch.startsWith(label)) && child.alive) {
+          await delay(1);
+        }
+        await delay(Math.random() * 150);
+        await child.kill();
+      });
+      const write = async () => {
+        await Promise.all([append(writer, "survivor", 60), ...killing, ...dying]);
+        await near.addMessages(key, batchOf("end", 1));
+      };
+      const following = reader.run("follow", { key, limit: 20, last: "end.0" });
+      const [seen] = await Promise.all([following, write()]);
+      const { session, messages } = await near.readSession(key);
+      const order = ids(messages);
+      same(seen, order.slice(0, seen.length), "A killed writer changed an order already read");
+      same(brokenBatches(messages), [], "A killed writer left a part of a batch, or an old one");
+      same(session?.messageCount, messages.length, "A killed writer left a wrong count");
+      same(
+        acknowledged.filter((batch) => !order.includes(`${batch}.4`)),
+        [],
+        "Beside a killed writer, acknowledged messages were lost",
+      );
+    });
+  }
 
   test("a list of all sessions misses none while others come and go", async () => {
     const own = subject.namespace();

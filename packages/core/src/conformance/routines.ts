@@ -55,14 +55,23 @@ export const routines = {
     }
   },
 
-  /** Page through a session with `after`, as a subscriber does, until `total` messages were seen. Returns their ids. */
+  /**
+   * Page through a session with `after`, as a subscriber does, until `total` messages were seen, or the one that is the
+   * `last`. Returns their ids.
+   */
   async follow(
     store: ChatStore,
-    args: { readonly key: string; readonly total: number; readonly limit: number },
+    args: {
+      readonly key: string;
+      readonly limit: number;
+      readonly total?: number;
+      readonly last?: string;
+    },
   ): Promise<string[]> {
+    const { total = Number.POSITIVE_INFINITY, last } = args;
     const seen: string[] = [];
     let deadline = Date.now() + longestSilence;
-    while (seen.length < args.total && Date.now() < deadline) {
+    while (seen.length < total && !seen.includes(last ?? "") && Date.now() < deadline) {
       const after = seen.at(-1);
       const page = await store.getMessages(
         args.key,
