@@ -31,6 +31,7 @@ import {
   poolOf,
   type Run,
   type Statements,
+  schemaAdvice,
   script,
   sqlState,
   statementsOn,
@@ -41,7 +42,6 @@ import {
   currentVersion,
   migrationFrom,
   type Names,
-  named,
   type ReadRow,
   type ServerRow,
   type SessionRow,
@@ -99,38 +99,13 @@ export class PostgresBackend implements ChatStoreBackend {
     if (this.#closed) throw new ClosedError();
     this.#connections ??= new Connections(this.#source, this.#timeout);
     const server = await this.#inspect(migrate, signal);
-    if (server.compatible > currentVersion) {
-      throw new UnsupportedFormatError(
-        `The tables ${this.#names.prefix}… have schema version ${server.version}, ` +
-          `this @chatstore/postgres knows up to ${currentVersion}: upgrade it`,
-      );
-    }
-    if (server.encoding !== "UTF8") {
-      throw new SchemaError(
-        `The database has the encoding ${server.encoding}, which cannot hold every text: use one with UTF8`,
-      );
-    }
     if (server.readOnly === "on") {
       // The next attempt may have to reach another server: keep no connection to this one.
       await this.#connections.close();
       this.#connections = undefined;
-      throw new BackendError(
-        "PostgreSQL is a standby, or read-only: let the url lead to the primary",
-        {
-          retryable: true,
-          outcome: "not-applied",
-        },
-      );
     }
-    if (migrate !== "off" && server.version < currentVersion) {
-      if (migrate === "check") {
-        throw new SchemaError(
-          `The tables ${this.#names.prefix}… have schema version ${server.version}, not ${currentVersion}: ` +
-            'let somebody with the rights run the SQL of postgresSchema(), or open with migrate: "auto"',
-        );
-      }
-      await this.#migrate(signal);
-    }
+    this.#check(server, migrate);
+    if (migrate === "auto" && server.version < currentVersion) await this.#migrate(signal);
     this.#survives = survivalOf(server);
     return { warnings: warningsOf(server) };
   }
@@ -282,23 +257,49 @@ export class PostgresBackend implements ChatStoreBackend {
     return onlyRow(await this.#connected.read(signal, inspectServer));
   }
 
+  /** @throws for a server, or a schema, that cannot be used. */
+  #check(server: ServerRow, migrate: MigrateMode): void {
+    const { version, compatible, encoding, readOnly } = server;
+    const { prefix } = this.#names;
+    if (readOnly === "on") {
+      const message = "PostgreSQL is a standby, or read-only: let the url lead to the primary";
+      throw new BackendError(message, { retryable: true, outcome: "not-applied" });
+    }
+    if (encoding !== "UTF8") {
+      throw new SchemaError(
+        `The database has the encoding ${encoding}, which cannot hold every text: use one with UTF8`,
+      );
+    }
+    if (compatible > currentVersion) {
+      throw new UnsupportedFormatError(
+        `The tables ${prefix}… have schema version ${version}, ` +
+          `this @chatstore/postgres knows up to ${currentVersion}: upgrade it`,
+      );
+    }
+    if (migrate === "check" && version < currentVersion) {
+      throw new SchemaError(
+        `The tables ${prefix}… have schema version ${version}, not ${currentVersion}: ${schemaAdvice}`,
+      );
+    }
+  }
+
   async #migrate(signal: AbortSignal): Promise<void> {
     const sql = this.#sql;
-    const names = this.#names;
-    const { schema } = names;
+    const { schema, prefix } = this.#names;
     await this.#connected.transaction(
       signal,
       async (run) => {
         await run(sql.lockMigrations);
         // Again, now under the lock: another process may have been faster.
-        const { exists } = onlyRow((await run(sql.findTable, named("{meta}", names))).rows);
-        const { version } = exists ? onlyRow((await run(sql.inspect)).rows) : { version: 0 };
+        const found = await run(sql.findTable, `${prefix}meta`, schema ?? null);
+        const { version } =
+          found.count > 0 ? onlyRow((await run(sql.inspect)).rows) : { version: 0 };
         if (version >= currentVersion) return;
-        // Not IF NOT EXISTS: that asks for the right to create schemas even where there is nothing to do.
+        // Asked first: even IF NOT EXISTS takes the right to create schemas.
         if (schema !== undefined && (await run(sql.findSchema, schema)).count === 0) {
           await run(script(schemaCreation(schema)));
         }
-        await run(script(migrationFrom(version, names)));
+        await run(script(migrationFrom(version, this.#names)));
       },
       () => true,
     );
@@ -396,23 +397,10 @@ export class PostgresBackend implements ChatStoreBackend {
       await run(sql.insertMessages, id, lastSeq + written, ...messageColumns(records));
       written += records.length;
     }
-    const entries = Object.entries(patch?.state ?? {});
-    const set = entries.filter((entry): entry is [string, string] => entry[1] !== null);
-    const unset = entries.filter(([, data]) => data === null);
-    if (set.length > 0) {
-      await run(
-        sql.setState,
-        id,
-        set.map(([name]) => name),
-        set.map(([, data]) => data),
-      );
+    for (const [name, data] of Object.entries(patch?.state ?? {})) {
+      if (data === null) await run(sql.unsetState, id, name);
+      else await run(sql.setState, id, name, data);
     }
-    if (unset.length > 0)
-      await run(
-        sql.unsetState,
-        id,
-        unset.map(([name]) => name),
-      );
     const messageCount = (current?.messageCount ?? 0) - removed + added.length;
     const { createdAt = null, updatedAt = null, expiresAt = null } = write.times ?? {};
     await run(

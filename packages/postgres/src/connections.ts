@@ -79,12 +79,11 @@ export class Connections {
         });
     // A pool emits what befalls its idle connections, and that would end the process. It has replaced them by then.
     this.#pool.on("error", ignore);
-    // READ COMMITTED: a statement must see what was committed before it got its lock. The timeouts release the lock of
-    // a process that was stopped, and withdraw the request of one that has given up.
-    this.#begin = script(
-      "BEGIN ISOLATION LEVEL READ COMMITTED;" +
-        ` SET LOCAL lock_timeout = ${timeout}; SET LOCAL idle_in_transaction_session_timeout = ${timeout}`,
-    );
+    // READ COMMITTED, so that a statement sees what was committed before it got its lock. A process that was stopped
+    // loses its locks while others still wait for them; the request of one that has given up does not wait on.
+    const idle = Math.max(Math.ceil(timeout / 2), 1_000);
+    this.#begin = script(`BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = ${timeout};
+      SET LOCAL idle_in_transaction_session_timeout = ${idle}`);
   }
 
   /** Run a statement that changes nothing. */
@@ -137,14 +136,19 @@ export class Connections {
   }
 
   async #close(): Promise<void> {
-    if (this.#owned) {
-      // A server that does not answer does not say goodbye either.
-      const timer = setTimeout(() => {
-        for (const { connection } of this.#clients) connection.stream.destroy();
-      }, closingTime);
-      await this.#pool.end();
-      clearTimeout(timer);
-    } else this.#pool.off("error", ignore);
+    if (!this.#owned) {
+      this.#pool.off("error", ignore);
+      return;
+    }
+    const clients = [...this.#clients];
+    const gone = clients.map((client) => new Promise((resolve) => client.once("end", resolve)));
+    // A server that does not answer does not say goodbye either.
+    const timer = setTimeout(() => {
+      for (const { connection } of clients) connection.stream.destroy();
+    }, closingTime);
+    await this.#pool.end();
+    await Promise.all(gone); // which the pool does not wait for
+    clearTimeout(timer);
   }
 
   async #use<T>(signal: AbortSignal, work: (connection: Connection) => Promise<T>): Promise<T> {
@@ -157,7 +161,6 @@ export class Connections {
     };
     const abort = () => release(true);
     signal.addEventListener("abort", abort);
-    client.on("error", ignore); // what is running rejects, too
     try {
       signal.throwIfAborted();
       return await work(connection);
@@ -169,28 +172,23 @@ export class Connections {
     }
   }
 
-  async #connect(signal: AbortSignal): Promise<PoolClient> {
-    signal.throwIfAborted();
-    let giveUp: (() => void) | undefined;
-    try {
-      const connecting = this.#pool.connect();
-      return await new Promise<PoolClient>((resolve, reject) => {
-        giveUp = () => {
-          reject(signal.reason);
-          connecting.then((client) => client.release(), ignore);
-        };
-        signal.addEventListener("abort", giveUp);
-        connecting.then((client) => {
-          if (!signal.aborted) resolve(client);
-        }, reject);
+  #connect(signal: AbortSignal): Promise<PoolClient> {
+    return new Promise((resolve, reject) => {
+      signal.throwIfAborted();
+      const abort = () => reject(signal.reason);
+      signal.addEventListener("abort", abort);
+      this.#pool.connect((error, client) => {
+        signal.removeEventListener("abort", abort);
+        if (client === undefined) {
+          reject(toFailure(error, "not-applied", "Cannot connect to PostgreSQL"));
+        } else if (signal.aborted) client.release();
+        else {
+          // At once: a server's farewell can come in one packet with its greeting.
+          client.on("error", ignore);
+          resolve(client);
+        }
       });
-    } catch (error) {
-      throw signal.aborted
-        ? error
-        : toFailure(error, "not-applied", "Cannot connect to PostgreSQL");
-    } finally {
-      if (giveUp !== undefined) signal.removeEventListener("abort", giveUp);
-    }
+    });
   }
 }
 
@@ -332,12 +330,13 @@ function toFailure(error: unknown, lost: FailureOutcome, what: string): ChatStor
   });
 }
 
+export const schemaAdvice =
+  'let somebody with the rights run the SQL of postgresSchema(), or open with migrate: "auto"';
+
 /** A table, a column or the schema is not there. */
 export class MissingTableError extends SchemaError {
   constructor(message: string) {
-    super(
-      `${message}: open with migrate: "auto", or let somebody with the rights run the SQL of postgresSchema()`,
-    );
+    super(`${message}: ${schemaAdvice}`);
   }
 }
 

@@ -17,7 +17,7 @@ import {
  * An append changes no indexed column, except once an hour: PostgreSQL then rewrites the session's row within its page
  * and touches no index (a HOT update). That is what the hours and the fill factor are for.
  */
-export const migrations = [
+const migrations = [
   `
 CREATE TABLE {meta} (
   version integer NOT NULL,    -- the number of migrations that have run
@@ -166,9 +166,12 @@ const anchor = "(SELECT seq FROM anchor)";
  */
 function condemn(which: string): string {
   return `
-    WITH doomed AS (SELECT id, ${isLive} AS live FROM {sessions} WHERE ${which})
-    UPDATE {sessions} AS s SET expires_at = 0 FROM doomed WHERE s.id = doomed.id
-    RETURNING s.id, s.message_count AS "messageCount", doomed.live`;
+    WITH doomed AS (
+      SELECT id, message_count AS "messageCount", ${isLive} AS live FROM {sessions} WHERE ${which}
+    ), condemned AS (
+      UPDATE {sessions} SET expires_at = 0 WHERE id = ANY(ARRAY(SELECT id FROM doomed))
+    )
+    SELECT * FROM doomed`;
 }
 interface Condemned {
   readonly id: number;
@@ -190,9 +193,10 @@ export const statements = {
   inspectServer: sql<[], ServerRow>(`SELECT 0 AS version, 0 AS compatible, ${server}`),
   /** One for the whole database, since two stores may want to create one schema. */
   lockMigrations: sql<[]>("SELECT pg_advisory_xact_lock(hashtextextended('chatstore schema', 0))"),
-  findTable: sql<[name: string], { exists: boolean }>(
-    "SELECT to_regclass($1) IS NOT NULL AS exists",
-  ),
+  // From the catalog's rows: what a name means, to_regclass() may remember from before it waited for the lock.
+  findTable: sql<[name: string, schema: string | null]>(`
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = $1
+      AND CASE WHEN $2::text IS NULL THEN nspname = ANY(current_schemas(false)) ELSE nspname = $2 END`),
   findSchema: sql<[name: string]>("SELECT FROM pg_namespace WHERE nspname = $1"),
 
   /**
@@ -299,12 +303,11 @@ export const statements = {
     DELETE FROM {messages} WHERE session = $1
       AND seq > (SELECT seq FROM {messages} WHERE session = $1 AND id = $2)`),
   deleteAllMessages: sql<[session: number]>("DELETE FROM {messages} WHERE session = $1"),
-  setState: sql<[session: number, names: readonly string[], data: readonly string[]]>(`
-    INSERT INTO {state} (session, name, data)
-    SELECT $1, e.name, e.data::json FROM unnest($2::text[], $3::text[]) AS e (name, data)
+  setState: sql<[session: number, name: string, data: string]>(`
+    INSERT INTO {state} (session, name, data) VALUES ($1, $2, $3)
     ON CONFLICT (session, name) DO UPDATE SET data = excluded.data`),
-  unsetState: sql<[session: number, names: readonly string[]]>(
-    "DELETE FROM {state} WHERE session = $1 AND name = ANY($2::text[])",
+  unsetState: sql<[session: number, name: string]>(
+    "DELETE FROM {state} WHERE session = $1 AND name = $2",
   ),
 
   readAll: sql<ReadParameters, ReadRow>(read(">", "0", false)),
@@ -353,8 +356,8 @@ export const statements = {
       SELECT session, seq FROM {messages} WHERE (session, seq) > ((SELECT $1::bigint), 0)
       ORDER BY session, seq LIMIT $2) AS walk WHERE session = $1)`),
   deleteSessions: sql<[ids: readonly number[]]>(`
-    DELETE FROM {sessions} WHERE id IN (
-      SELECT id FROM {sessions} WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE)`),
+    DELETE FROM {sessions} WHERE id = ANY(ARRAY(
+      SELECT id FROM {sessions} WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE))`),
 } as const;
 
 /** Where the tables are. */
@@ -374,7 +377,7 @@ export function named(text: string, { schema, prefix }: Names): string {
 
 /** What creates the schema that holds the tables. */
 export function schemaCreation(schema: string): string {
-  return `CREATE SCHEMA ${quoted(schema)};\n`;
+  return `CREATE SCHEMA IF NOT EXISTS ${quoted(schema)};\n`;
 }
 
 /** What brings the tables from a version (0: nothing there) to the current one, to be run in one transaction. */
@@ -388,7 +391,7 @@ INSERT INTO {meta} (version, compatible) VALUES (${currentVersion}, ${compatible
 
 /**
  * The SQL that creates the tables, or migrates them from an older version: for somebody with the rights, to be run with
- * `psql` when the store itself may not (`migrate: "check"`). The schema must be there.
+ * `psql` when the store itself may not (`migrate: "check"`).
  *
  * @param options `schema` and `prefix` as the store has them; `from`: the version that is there, 0 (default) for none.
  */
@@ -405,8 +408,9 @@ export function postgresSchema(
       `from is ${from}; it must be a version before ${currentVersion}, the current one`,
     );
   }
-  const migration = migrationFrom(from, checkNames(options));
-  return `BEGIN;\n${statements.lockMigrations};\n${migration}\nCOMMIT;\n`;
+  const names = checkNames(options);
+  const creation = names.schema === undefined ? "" : schemaCreation(names.schema);
+  return `BEGIN;\n${statements.lockMigrations};\n${creation}${migrationFrom(from, names)}\nCOMMIT;\n`;
 }
 
 /** PostgreSQL cuts longer names without a word, and two tables become one. */

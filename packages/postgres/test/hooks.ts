@@ -10,6 +10,7 @@ export async function sql<Row extends QueryResultRow>(
   values: unknown[] = [],
 ): Promise<Row[]> {
   const client = new Client(url);
+  client.on("error", () => {}); // a server that is killed says goodbye to it, too
   await client.connect();
   try {
     return (await client.query<Row>(text, values)).rows;
@@ -48,6 +49,13 @@ export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
 
     async cutConnections() {
       proxy.cutAll();
+    },
+
+    async outage(_, during) {
+      proxy.blackHole();
+      proxy.cutAll();
+      await during();
+      proxy.heal();
     },
 
     async roundTrips(_, run) {
