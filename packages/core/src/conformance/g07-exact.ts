@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, test } from "vitest";
 import type { NewMessage, StoredMessage } from "../messages.js";
-import { anyId, anyMessage, anyValue, check } from "./arbitraries.js";
+import { anyId, anyMessage, anyValue, forAll } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, stored, texts } from "./messages.js";
 import { need, type Subject } from "./subject.js";
@@ -47,41 +47,35 @@ export function exact(subject: Subject): void {
     const writer = subject.open(namespace);
     const reader = subject.open(namespace);
     const batch = fc.array(anyMessage, { minLength: 1, maxLength: 5 });
-    await check(
-      fc.asyncProperty(batch, async (messages) => {
-        const key = subject.key();
-        await writer.addMessages(key, messages);
-        const found = await reader.getMessages(key);
-        same(
-          found,
-          messages.map((message, index) => stored(message, found[index])),
-          "A message came back changed",
-        );
-      }),
-      120,
-    );
+    await forAll(batch, 120, async (messages) => {
+      const key = subject.key();
+      await writer.addMessages(key, messages);
+      const found = await reader.getMessages(key);
+      same(
+        found,
+        messages.map((message, index) => stored(message, found[index])),
+        "A message came back changed",
+      );
+    });
   });
 
   test("keeps any id, and finds it", async () => {
     const store = subject.open(namespace);
     const pair = fc.uniqueArray(anyId, { minLength: 3, maxLength: 3 });
-    await check(
-      fc.asyncProperty(pair, async (chosen) => {
-        const key = subject.key();
-        const [first, second, third] = chosen as [string, string, string];
-        const messages = chosen.map((id) => say(`under ${id}`, { id }));
-        const { version } = await store.addMessages(key, messages);
-        same(ids(await store.getMessages(key)), chosen, "An id came back changed");
-        const retried = await store.addMessages(key, [...messages].reverse());
-        same(retried.version, version, "An id is not found when it is sent again");
-        const middle = await store.getMessages(key, { after: first, limit: 1 });
-        same(ids(middle), [second], "A page next to an id is the wrong one");
-        await store.updateMessage(key, third, say("edited"));
-        await store.deleteMessagesAfter(key, second);
-        same(ids(await store.getMessages(key)), [first, second], "The wrong message was removed");
-      }),
-      40,
-    );
+    await forAll(pair, 40, async (chosen) => {
+      const key = subject.key();
+      const [first, second, third] = chosen as [string, string, string];
+      const messages = chosen.map((id) => say(`under ${id}`, { id }));
+      const { version } = await store.addMessages(key, messages);
+      same(ids(await store.getMessages(key)), chosen, "An id came back changed");
+      const retried = await store.addMessages(key, [...messages].reverse());
+      same(retried.version, version, "An id is not found when it is sent again");
+      const middle = await store.getMessages(key, { after: first, limit: 1 });
+      same(ids(middle), [second], "A page next to an id is the wrong one");
+      await store.updateMessage(key, third, say("edited"));
+      await store.deleteMessagesAfter(key, second);
+      same(ids(await store.getMessages(key)), [first, second], "The wrong message was removed");
+    });
   });
 
   test("keeps any state and title", async () => {
@@ -91,24 +85,21 @@ export function exact(subject: Subject): void {
       fc.string({ unit: "grapheme", maxLength: 40 }),
       fc.constantFrom("", "~", "\0", "\ud800", "~\\u0000"),
     );
-    await check(
-      fc.asyncProperty(anyValue, title, async (value, text) => {
-        const key = subject.key();
-        await store.setState(key, { entry: value ?? "none", constructor: value ?? "none" });
-        await store.setTitle(key, text);
-        const session = await reader.getSession(key);
-        same(session?.title, text, "A title came back changed");
-        same(
-          session?.state,
-          Object.fromEntries([
-            ["entry", value ?? "none"],
-            ["constructor", value ?? "none"],
-          ]),
-          "State came back changed",
-        );
-      }),
-      60,
-    );
+    await forAll(fc.tuple(anyValue, title), 60, async ([value, text]) => {
+      const key = subject.key();
+      await store.setState(key, { entry: value ?? "none", constructor: value ?? "none" });
+      await store.setTitle(key, text);
+      const session = await reader.getSession(key);
+      same(session?.title, text, "A title came back changed");
+      same(
+        session?.state,
+        Object.fromEntries([
+          ["entry", value ?? "none"],
+          ["constructor", value ?? "none"],
+        ]),
+        "State came back changed",
+      );
+    });
   });
 
   test("keeps it through every way of writing", async () => {

@@ -7,7 +7,7 @@ import {
   type SessionKeyParts,
   sessionKey,
 } from "../session-key.js";
-import { anyKeyParts, check } from "./arbitraries.js";
+import { anyKeyParts, forAll } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { say, texts } from "./messages.js";
@@ -161,19 +161,16 @@ export function isolated(subject: Subject): void {
       minLength: 2,
       maxLength: 6,
     });
-    await check(
-      fc.asyncProperty(several, async (parts) => {
-        const keys = parts.map(sessionKey);
-        for (const key of keys) await store.setMessages(key, [say(key)]);
-        for (const key of keys) {
-          same(texts(await store.getMessages(key)), [key], "A key shows another's messages");
-        }
-        same([...(await store.getKeys())].sort(), [...keys].sort(), "The list of keys is wrong");
-        for (const key of keys) await store.deleteMessages(key);
-        same([...(await store.getKeys())], [], "An erased session is still listed");
-      }),
-      25,
-    );
+    await forAll(several, 25, async (parts) => {
+      const keys = parts.map(sessionKey);
+      for (const key of keys) await store.setMessages(key, [say(key)]);
+      for (const key of keys) {
+        same(texts(await store.getMessages(key)), [key], "A key shows another's messages");
+      }
+      same([...(await store.getKeys())].sort(), [...keys].sort(), "The list of keys is wrong");
+      for (const key of keys) await store.deleteMessages(key);
+      same([...(await store.getKeys())], [], "An erased session is still listed");
+    });
   });
 
   test("namespaces share nothing, and one of them is one", async () => {

@@ -4,7 +4,7 @@ import type { SessionInfo } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { NewMessage } from "../messages.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
-import { anyMessage, anyString, anyValue, check } from "./arbitraries.js";
+import { anyMessage, anyString, anyValue, forAll } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { say } from "./messages.js";
 import type { Handle } from "./remote.js";
@@ -210,24 +210,21 @@ export function modelled(subject: Subject): void {
     const handles = await subject.handles(namespace, 3);
     const reopen = async (index: number) => {
       await handles[index]?.close();
-      handles[index] = subject.near(namespace);
+      handles[index] = index === 0 ? subject.near(namespace) : await subject.far(namespace);
     };
     const commands = fc.commands([step, step, step, burst, reopening], {
       maxCommands: 40,
       size: "max",
     });
-    await check(
-      fc.asyncProperty(commands, async (sequence) => {
-        const tenant = subject.user();
-        const real = new Side(handles, tenant);
-        const model = new Side([toNear(memoryChatStore())], tenant);
-        await fc.asyncModelRun(
-          () => ({ model: {}, real: { model, real, reopen, versions: new Map() } }),
-          sequence,
-        );
-      }),
-      60,
-    );
+    await forAll(commands, 60, async (sequence) => {
+      const tenant = subject.user();
+      const real = new Side(handles, tenant);
+      const model = new Side([toNear(memoryChatStore())], tenant);
+      await fc.asyncModelRun(
+        () => ({ model: {}, real: { model, real, reopen, versions: new Map() } }),
+        sequence,
+      );
+    });
   });
 }
 

@@ -4,7 +4,7 @@ import { describe, test } from "vitest";
 import type { ChatStore, SessionInfo } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import type { SessionKey } from "../session-key.js";
-import { check } from "./arbitraries.js";
+import { forAll } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { abcde, ids, say, stored, texts } from "./messages.js";
@@ -445,23 +445,20 @@ export function sessions(subject: Subject): void {
       remove: fc.boolean(),
       index: fc.integer({ min: -8, max: 8 }),
     });
-    await check(
-      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), async (steps) => {
-        const key = subject.key();
-        const expected: string[] = [];
-        for (const [n, { remove, index }] of steps.entries()) {
-          if (remove) {
-            expected.splice(index, 1);
-            await store.deleteMessage(key, index);
-          } else {
-            expected.splice(index, 0, `${n}`);
-            await store.addMessage(key, say(`${n}`), index);
-          }
+    await forAll(fc.array(step, { minLength: 1, maxLength: 12 }), 25, async (steps) => {
+      const key = subject.key();
+      const expected: string[] = [];
+      for (const [n, { remove, index }] of steps.entries()) {
+        if (remove) {
+          expected.splice(index, 1);
+          await store.deleteMessage(key, index);
+        } else {
+          expected.splice(index, 0, `${n}`);
+          await store.addMessage(key, say(`${n}`), index);
         }
-        same(texts(await store.getMessages(key)), expected, "Positions went astray");
-      }),
-      25,
-    );
+      }
+      same(texts(await store.getMessages(key)), expected, "Positions went astray");
+    });
   });
 }
 
