@@ -112,18 +112,29 @@ await withEngine(startMongoServer, ({ url, process: server }) => {
 
   test("a server that is away, at first or later, is found again by itself", async () => {
     const collection = newCollection();
-    const [early, late] = [0, 1].map(() => openStore({ url, collection, timeout: 1_000 }));
-    await early?.addMessage(key, say("one"));
+    const open = (options: mongo.MongoChatStoreOptions) =>
+      openStore({ ...options, collection, timeout: 1_000 });
+    const client = new MongoClient(url, { serverSelectionTimeoutMS: 500 });
+    onTestFinished(() => client.close());
+    const [early, late, passedIn] = [
+      open({ url }),
+      open({ url }),
+      open({ db: client.db("chatstore") }),
+    ];
+    await early.addMessage(key, say("one"));
     await server.kill();
-    const errors = [early, late].map((store) =>
-      refusal(store?.addMessage(key, say("canary")) ?? Promise.resolve()),
+    const failing = [early, late, passedIn].map((store) =>
+      refusal(store.addMessage(key, say("canary"))),
     );
-    const [lost, unopened] = await Promise.all(errors).finally(() => server.start());
+    const [lost, ...unopened] = await Promise.all(failing).finally(() => server.start());
     expect(lost).toMatchObject({ retryable: true });
-    expect(unopened).toMatchObject({ retryable: true, outcome: "not-applied" });
-    await late?.addMessage(key, say("two"));
-    await early?.addMessage(key, say("three"));
-    expect(await contents(openStore({ url, collection }))).toEqual(["one", "two", "three"]);
+    for (const error of unopened) {
+      expect(error).toMatchObject({ retryable: true, outcome: "not-applied" });
+    }
+    await late.addMessage(key, say("two"));
+    await early.addMessage(key, say("three"));
+    await passedIn.addMessage(key, say("four"));
+    expect(await contents(openStore({ url, collection }))).toEqual(["one", "two", "three", "four"]);
   });
 
   test("a process can end although the server does not answer", async () => {

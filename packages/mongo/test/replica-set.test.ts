@@ -62,6 +62,6 @@ await withEngine(startMongoReplicaSet, (replicaSet) => {
     module: new URL("../dist/index.js", import.meta.url),
     factory: "mongoChatStore",
     options: (namespace) => ({ url, collection: namespace }),
-    guarantees: ["G3", "G5", "G6", "G13"],
+    guarantees: ["G5", "G6", "G13"],
   });
 });
