@@ -42,10 +42,7 @@ export function conformanceReport(report: VitestReport): ReportEntry[] {
   return [...entries.values()];
 }
 
-/**
- * The entries as a table for people: a row for each guarantee, a column for each backend. `12` passed, `✗ 2 of 12` failed,
- * `10 +2` passed and were skipped.
- */
+/** The entries as a table for people: a row for each guarantee, a column for each backend. */
 export function formatReport(entries: readonly ReportEntry[]): string {
   const backends = [...new Set(entries.map(({ backend }) => backend))];
   const guarantees = [...new Set(entries.map(({ guarantee }) => guarantee))];
@@ -64,15 +61,15 @@ export function formatReport(entries: readonly ReportEntry[]): string {
       ...backends.map((backend) => cellOf(backend, guarantee)),
     ]),
   ];
-  const widths = rows[0]?.map((_, column) =>
+  const widths = ["", ...backends].map((_, column) =>
     Math.max(...rows.map((row) => row[column]?.length ?? 0)),
   );
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths?.[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+  const legend = "✓ passed, ✗ failed, +n skipped: for lack of a hook, see ConformanceHooks";
+  return [...lines, "", legend].join("\n");
 }

@@ -24,8 +24,8 @@ export interface SubjectOptions {
    */
   readonly options: (namespace: string) => Readonly<Record<string, unknown>>;
   /**
-   * Options with which the engine cannot be reached, for example a port where nobody listens; with a password, if the
-   * options know one. Without them the test of an absent engine is a visible skip.
+   * Options with which the engine cannot be reached, for example a port where nobody listens; with the password
+   * `hunter2-canary`, where they take one: no error may tell it. Without them the tests of an absent engine are skips.
    */
   readonly unreachable?: Readonly<Record<string, unknown>> | undefined;
   readonly hooks?: ConformanceHooks | undefined;
