@@ -18,6 +18,7 @@ import {
   UnsupportedFormatError,
   type Write,
 } from "@chatstore/core";
+import { checkUrl } from "./client.js";
 import { Connection, type Reply } from "./connection.js";
 import type { RedisChatStoreOptions } from "./index.js";
 import * as scripts from "./scripts.js";
@@ -44,6 +45,7 @@ export class RedisBackend implements ChatStoreBackend {
   #survives: Capabilities["survives"] = "process";
   /** When this handle has registered which user. */
   readonly #registered = new Map<string, number>();
+  #purged: string | undefined;
 
   constructor(options: RedisChatStoreOptions) {
     this.#options = options;
@@ -70,8 +72,9 @@ export class RedisBackend implements ChatStoreBackend {
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
-    for (;;) {
-      const found = await this.#readOnce(key, range, signal);
+    // Beside somebody who edits without a pause, larger parts win: in the end one holds everything.
+    for (let size = 1; ; size *= 2) {
+      const found = await this.#readOnce(key, range, size, signal);
       if (found !== "changed") return found;
     }
   }
@@ -113,7 +116,7 @@ export class RedisBackend implements ChatStoreBackend {
         ...patchArguments(isLast ? patch : undefined),
         ...part.flatMap(recordArguments),
       ];
-      const reply = await this.#write(scripts.replace, key, write, rest, signal);
+      const reply = await this.#write(scripts.replace, key, write, rest, signal, place > 0);
       if (reply[0] !== "staged") return toOutcome(reply);
       place += part.length;
     }
@@ -149,16 +152,15 @@ export class RedisBackend implements ChatStoreBackend {
       : this.#listAll(query, signal);
   }
 
-  /** Redis removes expired sessions by itself; what is left of them is their place in the list of their user. */
+  /**
+   * Redis removes expired sessions by itself; what is left of them is their place in the list of their user. Goes on where a call
+   * that ran out of time has stopped.
+   */
   async purge(signal: AbortSignal): Promise<number> {
-    let cursor: string | undefined;
     do {
-      const page = await this.#listAll(
-        { limit: 1_000, ...(cursor !== undefined && { cursor }) },
-        signal,
-      );
-      cursor = page.cursor;
-    } while (cursor !== undefined);
+      const cursor = this.#purged === undefined ? {} : { cursor: this.#purged };
+      this.#purged = (await this.#listAll({ limit: 1_000, ...cursor }, signal)).cursor;
+    } while (this.#purged !== undefined);
     return 0;
   }
 
@@ -168,7 +170,8 @@ export class RedisBackend implements ChatStoreBackend {
     await connection?.close();
   }
 
-  async #readOnce(key: Key, range: Range, signal: AbortSignal) {
+  /** @param size How many times as large as usual the parts are. */
+  async #readOnce(key: Key, range: Range, size: number, signal: AbortSignal) {
     const { meta, order, messages } = this.#keys(key);
     const isUp = "from" in range ? range.from === "start" : "after" in range;
     const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
@@ -179,10 +182,10 @@ export class RedisBackend implements ChatStoreBackend {
     let from = "";
     let last = "";
     for (;;) {
-      const wanted = Math.min(limit - records.length, partMessages);
+      const wanted = Math.min(limit - records.length, partMessages * size);
       const args = [
         ...[edited, isUp ? "up" : "down", session === undefined ? anchor : "", from, last],
-        ...[String(wanted), String(partBytes)],
+        ...[String(wanted), String(partBytes * size)],
       ];
       const reply = await this.#run(scripts.read, [meta, order, messages], args, signal);
       if (reply[0] === "absent") return undefined;
@@ -209,37 +212,41 @@ export class RedisBackend implements ChatStoreBackend {
     }
   }
 
+  /** @param isRegistered Whether the user has been registered for this very write. */
   async #write(
     script: scripts.Script,
     key: Key,
     write: Write,
     rest: readonly string[],
     signal: AbortSignal,
+    isRegistered = false,
   ): Promise<Reply> {
     const tag = scripts.tagOf(key);
     const { meta, order, messages, stagedOrder, stagedMessages } = this.#keys(key);
     const list = scripts.sessionsKey(this.#prefix, tag);
-    const keys = [meta, order, messages, list];
-    if (script === scripts.replace) keys.push(stagedOrder, stagedMessages);
-    const { ifVersion } = write;
-    const head = [
-      write.next,
-      ifVersion === undefined ? "" : `=${ifVersion ?? ""}`,
-      write.ttlMs === undefined ? "" : String(write.ttlMs),
-      key.id,
-    ];
-    const replicated = this.#options.waitReplicas ? "replicated" : "";
-    const attempt = (flags: string) => this.#run(script, keys, [...head, flags, ...rest], signal);
+    const staged = script === scripts.replace ? [stagedOrder, stagedMessages] : [];
+    const { next, ifVersion, ttlMs } = write;
+    const attempt = (registered: boolean) => {
+      const args = [
+        next,
+        ifVersion === undefined ? "" : `=${ifVersion ?? ""}`,
+        String(ttlMs ?? ""),
+        key.id,
+        `${registered ? "registered" : ""} ${this.#options.waitReplicas ? "replicated" : ""}`,
+        ...rest,
+      ];
+      return this.#run(script, [meta, order, messages, list, ...staged], args, signal);
+    };
 
     // The list of users lives in another slot, so it cannot change in the same step. A user is registered before the first
     // session begins to exist, and once more after it, should somebody who had found no session have taken the user off the list
     // between. A server that lost the entry in a failover gets it again from whoever writes.
     const registering = this.#isRegistered(tag) ? undefined : this.#register(tag, signal);
     registering?.catch(() => undefined);
-    let reply = await attempt(replicated);
+    let reply = await attempt(isRegistered);
     if (reply[0] === "unregistered") {
       await (registering ?? this.#register(tag, signal));
-      reply = await attempt(`registered ${replicated}`);
+      reply = await attempt(true);
     }
     if (reply[0] === "applied" && reply[3] === "first") await this.#register(tag, signal);
     return reply;
@@ -519,9 +526,11 @@ function pairs(flat: readonly string[]): [string, string][] {
 
 function checkOptions(options: RedisChatStoreOptions): void {
   const { prefix, waitReplicas, url, client, redis, cluster } = options;
-  if (prefix !== undefined && (typeof prefix !== "string" || /[{}]/.test(prefix))) {
+  const isName = (name: unknown) =>
+    typeof name === "string" && name.isWellFormed() && !/[{}]/.test(name);
+  if (prefix !== undefined && !isName(prefix)) {
     throw new InvalidOptionsError(
-      `prefix is ${JSON.stringify(prefix)}; it must be a string without braces, which Redis Cluster gives a meaning`,
+      `prefix is ${JSON.stringify(prefix)}; it must be text without braces, which Redis Cluster gives a meaning`,
     );
   }
   if (waitReplicas !== undefined && !(Number.isInteger(waitReplicas) && waitReplicas >= 0)) {
@@ -538,4 +547,5 @@ function checkOptions(options: RedisChatStoreOptions): void {
   if (given.length > 1 && names !== "url and redis" && names !== "redis and cluster") {
     throw new InvalidOptionsError(`Give either a url, a client, or a cluster, not ${names}`);
   }
+  if (url !== undefined) checkUrl(url);
 }

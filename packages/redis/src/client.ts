@@ -1,4 +1,4 @@
-import { InvalidOptionsError, redact } from "@chatstore/core";
+import { InvalidOptionsError } from "@chatstore/core";
 import { Cluster, type ClusterNode, type ClusterOptions, Redis, type RedisOptions } from "ioredis";
 import { withoutScript } from "./errors.js";
 
@@ -62,15 +62,15 @@ export function createClient(options: ConnectionOptions, patience: number): Redi
   const retryStrategy = (attempt: number) => Math.min(25 * 2 ** Math.min(attempt, 10), 500);
   return options.url === undefined
     ? new Redis({ retryStrategy, ...connection })
-    : new Redis(checkUrl(options.url), { retryStrategy, ...connection });
+    : new Redis(options.url, { retryStrategy, ...connection });
 }
 
-function checkUrl(url: string): string {
-  if (!/^rediss?:\/\//i.test(url) || !URL.canParse(url)) {
+/** Before ioredis takes anything else for a path or a host. The URL is not shown: where its password begins cannot be told. */
+export function checkUrl(url: string): void {
+  if (typeof url !== "string" || !/^rediss?:\/\/\S/.test(url) || !URL.canParse(url)) {
     throw new InvalidOptionsError(
-      `${JSON.stringify(redact(url))} is no Redis URL: write redis://user:password@host:6379/0, with TLS rediss://, ` +
-        "and percent-encode special characters of the password",
+      "The url is no Redis URL: write redis://user:password@host:6379/0, with TLS rediss://, and percent-encode special " +
+        "characters of the password",
     );
   }
-  return url;
 }

@@ -271,7 +271,9 @@ else
   else
     local later = redis.call('ZRANGEBYSCORE', order, '(' .. place, '+inf')
     if #later == 0 then return unchanged(session) end
-    for _, one in ipairs(later) do redis.call('HDEL', messages, one) end
+    for i = 1, #later, 1000 do
+      redis.call('HDEL', messages, unpack(later, i, math.min(i + 999, #later)))
+    end
     redis.call('ZREMRANGEBYSCORE', order, '(' .. place, '+inf')
     count = count - #later
   end

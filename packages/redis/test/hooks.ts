@@ -1,60 +1,63 @@
 import type { ConformanceHooks } from "@chatstore/core/conformance";
-import { startProxy, type TcpProxy } from "@chatstore/engines";
+import type { TcpProxy } from "@chatstore/engines";
 import { Redis } from "ioredis";
+import { afterAll } from "vitest";
 
-/** What the suite sees of a server without the store; the store reaches it through the proxy. */
-export async function startHooks(url: string): Promise<{
-  readonly proxy: TcpProxy;
-  readonly hooks: ConformanceHooks;
-  stop(): Promise<void>;
-}> {
-  const proxy = await startProxy(url);
-  const redis = new Redis(url);
-  const keysOf = async (namespace: string) =>
-    (await redis.keys(`${namespace}*`)).filter(
-      (key) => key === `${namespace}users` || key.startsWith(`${namespace}{`),
+/** What the suite sees of servers without the store, which reaches them through the proxy if there is one. */
+export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceHooks {
+  const clients = urls.map((url) => new Redis(url).on("error", () => {}));
+  afterAll(() => {
+    for (const client of clients) client.disconnect();
+  });
+  const stored = async (namespace: string) => {
+    const found = clients.map(async (client) =>
+      (await client.keys(`${namespace}*`)).map((key) => ({ client, key })),
     );
+    return (await Promise.all(found))
+      .flat()
+      .filter(({ key }) => key === `${namespace}users` || key.startsWith(`${namespace}{`));
+  };
   const countCommands = async () => {
-    const calls = (await redis.info("commandstats")).matchAll(/^cmdstat_(?!info)\S+:calls=(\d+)/gm);
+    const stats = await Promise.all(clients.map((client) => client.info("commandstats")));
+    const calls = stats.join("\n").matchAll(/^cmdstat_(?!info)\S+:calls=(\d+)/gm);
     return [...calls].reduce((sum, [, count]) => sum + Number(count), 0);
   };
-  return {
-    proxy,
-    hooks: {
-      dump: async (namespace) => {
-        const keys = await keysOf(namespace);
-        return JSON.stringify(await Promise.all(keys.map(async (key) => [key, await dump(key)])));
-      },
-      tamper: async (namespace, search, replacement) => {
-        for (const key of await keysOf(namespace)) {
-          if (!key.endsWith(":messages")) continue;
-          for (const [id, value] of Object.entries(await redis.hgetall(key))) {
-            await redis.hset(key, id, value.replaceAll(search, replacement));
-          }
-        }
-      },
-      cutConnections: async () => proxy.cutAll(),
-      roundTrips: async (_, run) => {
-        const before = proxy.roundTrips;
-        await run();
-        return proxy.roundTrips - before;
-      },
-      // Commands that scripts call are counted like those of clients, and each reads one message or less.
-      work: async (_, run) => {
-        const before = await countCommands();
-        await run();
-        return (await countCommands()) - before;
-      },
-    },
-    async stop() {
-      redis.disconnect();
-      await proxy.stop();
-    },
+  const difference = async (count: () => number | Promise<number>, run: () => Promise<unknown>) => {
+    const before = await count();
+    await run();
+    return (await count()) - before;
   };
+  return {
+    dump: async (namespace) => {
+      const keys = await stored(namespace);
+      const contents = keys.map(async ({ client, key }) => [key, await contentOf(client, key)]);
+      return JSON.stringify(await Promise.all(contents));
+    },
+    tamper: async (namespace, search, replacement) => {
+      for (const { client, key } of await stored(namespace)) {
+        if (!key.endsWith(":messages")) continue;
+        for (const [id, value] of Object.entries(await client.hgetall(key))) {
+          await client.hset(key, id, value.replaceAll(search, replacement));
+        }
+      }
+    },
+    // Commands that scripts call are counted like those of clients, and each reads one message or less.
+    work: (_, run) => difference(countCommands, run),
+    ...(proxy !== undefined && {
+      cutConnections: async () => proxy.cutAll(),
+      outage: async (_, during) => {
+        proxy.blackHole();
+        proxy.cutAll();
+        await during();
+        proxy.heal();
+      },
+      roundTrips: (_, run) => difference(() => proxy.roundTrips, run),
+    }),
+  };
+}
 
-  async function dump(key: string): Promise<unknown> {
-    const type = await redis.type(key);
-    if (type === "zset") return redis.zrange(key, 0, -1, "WITHSCORES");
-    return type === "hash" ? redis.hgetall(key) : redis.dump(key);
-  }
+async function contentOf(client: Redis, key: string): Promise<unknown> {
+  return (await client.type(key)) === "zset"
+    ? client.zrange(key, 0, -1, "WITHSCORES")
+    : client.hgetall(key);
 }
