@@ -157,12 +157,17 @@ export async function listAll(
   options: ListOptions,
 ): Promise<SessionInfo[]> {
   const found: SessionInfo[] = [];
+  const cursors = new Set<string>();
   let { cursor } = options;
   do {
     const page = await store.listSessions({ ...options, cursor });
     holds(page.sessions.length <= (options.limit ?? 50), "A page is longer than its limit");
     found.push(...page.sessions);
     cursor = page.cursor;
+    if (cursor !== undefined) {
+      holds(!cursors.has(cursor), "A list does not end: it gave the same cursor twice");
+      cursors.add(cursor);
+    }
   } while (cursor !== undefined);
   return found;
 }
