@@ -207,8 +207,12 @@ export function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatS
   if (isUnsent(error)) {
     return failed(!misused.test(name), "not-applied");
   }
-  // A bulk write without a code wraps a failure of the network.
-  return failed(/^Mongo(Network|BulkWrite|Cursor|Expired|OperationTimeout)/.test(name), outcome);
+  // A bulk write without a code wraps a failure of the network; a socket's own error sometimes comes without a wrapping.
+  const socket = name === "Error" && typeof code === "string";
+  return failed(
+    socket || /^Mongo(Network|BulkWrite|Cursor|Expired|OperationTimeout)/.test(name),
+    outcome,
+  );
 }
 
 /** Whether nothing failed but the insertion of what is there. */
