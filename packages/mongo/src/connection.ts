@@ -182,7 +182,7 @@ const passing = new Set([
 const refused = new Set([112, 133, 134, 10058, 10107, 13435, 13436]);
 
 /** What was thrown, as a Chatstore error. */
-export function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatStoreError {
+function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatStoreError {
   if (error instanceof ChatStoreError) return error;
   if (!(error instanceof Error)) {
     return new BackendError(`MongoDB failed: ${String(error)}`, { retryable: false, outcome });

@@ -163,7 +163,7 @@ export function cut(messages: readonly Message[]): {
 }
 
 /** The `edit` of a counted bucket. */
-export function editOf({ runs }: Pick<Head, "runs">, number: number): string | undefined {
+function editOf({ runs }: Pick<Head, "runs">, number: number): string | undefined {
   return runs.findLast(({ from }) => from <= number)?.edit;
 }
 
