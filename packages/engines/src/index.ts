@@ -20,7 +20,7 @@ export {
   startPostgres,
   startPostgresServer,
 } from "./postgres.js";
-export { type Cut, startProxy, type TcpProxy, type TcpProxy as Proxy } from "./proxy.js";
+export { type Cut, startProxy, type TcpProxy } from "./proxy.js";
 export {
   type RedisCluster,
   type RedisConfig,

@@ -77,7 +77,7 @@ export async function startRedisCluster(config: RedisConfig = {}): Promise<Redis
     Array.from({ length: 6 }, () =>
       startRedisServer({
         "cluster-enabled": "yes",
-        "cluster-node-timeout": 2_000,
+        "cluster-node-timeout": 5_000,
         "cluster-config-file": "nodes.conf",
         // A replica that has not heard of its master for a while may take over all the same.
         "cluster-replica-validity-factor": 0,

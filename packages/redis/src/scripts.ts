@@ -103,7 +103,7 @@ local function load(meta, order, messages)
   if f[1] ~= '1' then return nil, {'format', f[1] or ''} end
   local count = tonumber(f[3])
   if count ~= ordered or count ~= stored then
-    return nil, {'corrupt', 'of ' .. f[3] .. ' messages ' .. text(stored) .. ' are there, and '
+    return nil, {'corrupt', 'of ' .. tostring(f[3]) .. ' messages ' .. text(stored) .. ' are there, and '
       .. text(ordered) .. ' have a place'}
   end
   return {version = f[2], count = count, sequence = tonumber(f[4]), created = f[5], updated = f[6],
@@ -115,7 +115,7 @@ end
 const writing = `
 local meta, order, messages, sessions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local next, required, ttl, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local registered = string.find(ARGV[5], 'registered', 1, true)
+local registered = redis.call('ZCARD', sessions) > 0 or string.find(ARGV[5], 'registered', 1, true)
 local replicated = string.find(ARGV[5], 'replicated', 1, true)
 
 local clock = redis.call('TIME')
@@ -142,7 +142,7 @@ end
 
 -- A user without sessions has to be registered first.
 local function unregistered(session)
-  return not session and not registered and redis.call('EXISTS', sessions) == 0
+  return not session and not registered
 end
 
 -- Stores what all writes change. change: count, sequence, edited; once: whether doing it twice would do harm;

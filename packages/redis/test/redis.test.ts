@@ -300,19 +300,22 @@ await withEngine(startRedisServer, (server) => {
       },
     );
 
-    test("a key of another kind in the way changes nothing", async () => {
-      const prefix = newPrefix();
-      const store = openStore({ url, prefix });
-      await store.addMessage(key, say("hello"));
-      const client = beside(url);
-      const order = `${prefix}{t:acme/u:alice}/c:support:order`;
-      await client.set(order, "mine");
-      expect(await refusal(store.addMessage(key, say("canary")))).toMatchObject({
-        code: "BACKEND",
-        retryable: false,
-      });
-      expect(await client.hlen(`${prefix}{t:acme/u:alice}/c:support:messages`)).toBe(1);
-    });
+    test.each(["/c:support:order", ":sessions"])(
+      "a key of another kind in the way (%s) changes nothing",
+      async (name) => {
+        const prefix = newPrefix();
+        const store = openStore({ url, prefix });
+        await store.addMessage(key, say("hello"));
+        const client = beside(url);
+        await client.set(`${prefix}{t:acme/u:alice}${name}`, "mine");
+        const before = await client.hgetall(`${prefix}{t:acme/u:alice}/c:support:meta`);
+        for (const call of [store.addMessage(key, say("canary")), store.setMessages(key, [])]) {
+          expect(await refusal(call)).toMatchObject({ code: "BACKEND", retryable: false });
+        }
+        expect(await client.hgetall(`${prefix}{t:acme/u:alice}/c:support:meta`)).toEqual(before);
+        expect(await client.hlen(`${prefix}{t:acme/u:alice}/c:support:messages`)).toBe(1);
+      },
+    );
   });
 
   describe("long sessions", () => {

@@ -76,7 +76,7 @@ await withEngine(startRedisSentinels, (set) => {
     await expect.poll(() => writers.acknowledged.length).toBeGreaterThan(200);
     const port = await set.masterPort();
     await serverAt(set.servers, port).process.kill();
-    await expect.poll(() => set.masterPort(), { timeout: 20_000, interval: 200 }).not.toBe(port);
+    await expect.poll(() => set.masterPort(), { timeout: 25_000, interval: 200 }).not.toBe(port);
 
     // Nobody follows the new master, so nothing can be promised; the store says so, and writes without a promise go on.
     await writers.end();
@@ -89,7 +89,7 @@ await withEngine(startRedisSentinels, (set) => {
     await serverAt(set.servers, port).process.start();
     await expect
       .poll(() => store.addMessage(key, say("with a replica again")), {
-        timeout: 20_000,
+        timeout: 25_000,
         interval: 500,
       })
       .toMatchObject({ messageCount: expect.any(Number) });
@@ -132,8 +132,8 @@ await withEngine(startRedisCluster, (cluster) => {
     });
 
     test("a master that is killed takes with it nothing that waited for its replica", async () => {
-      const careful = openStore({ cluster: nodes, prefix: "a:", waitReplicas: 1, timeout: 2_000 });
-      const quick = openStore({ cluster: nodes, prefix: "b:", timeout: 2_000 });
+      const careful = openStore({ cluster: nodes, prefix: "a:", waitReplicas: 1, timeout: 4_000 });
+      const quick = openStore({ cluster: nodes, prefix: "b:", timeout: 4_000 });
       await Promise.all([careful.open(), quick.open()]);
       expect(careful.capabilities.survives).toBe("failover");
       expect(quick.capabilities.survives).toBe("process");
@@ -151,7 +151,7 @@ await withEngine(startRedisCluster, (cluster) => {
         .poll(
           () => new Set(writers[1].acknowledged.slice(later).map(({ session }) => session)).size,
           {
-            timeout: 20_000,
+            timeout: 25_000,
             interval: 200,
           },
         )
