@@ -9,6 +9,9 @@ import { setTimeout as delay } from "node:timers/promises";
 const signals = new Map<number, NodeJS.Signals>();
 const folders = new Set<string>();
 
+// Whoever ends everything at once would otherwise end this first.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => {});
+
 for await (const line of createInterface({ input: process.stdin })) {
   const [pid, signal] = line.slice(1).split(" ");
   if (line.startsWith("+")) signals.set(Number(pid), signal as NodeJS.Signals);
