@@ -110,6 +110,18 @@ await withEngine(startMongoServer, ({ url, process: server }) => {
     expect(error.message).toContain("127.0.0.1:1");
   });
 
+  test("TLS to a server without is an error within the timeout, without the password", async () => {
+    const withTls = url
+      .replace("mongodb://", "mongodb://app:hunter2@")
+      .replace(/\/?(\?.*)?$/, "/?tls=true");
+    const store = openStore({ url: withTls, timeout: 1_500 });
+    const start = performance.now();
+    const error = await refusal(store.addMessage(key, say("canary")));
+    expect(performance.now() - start).toBeLessThan(4_000);
+    expect(error).toMatchObject({ outcome: "not-applied" });
+    expect(error.message).not.toContain("hunter2");
+  });
+
   test("a server that is away, at first or later, is found again by itself", async () => {
     const collection = newCollection();
     const open = (options: mongo.MongoChatStoreOptions) =>
