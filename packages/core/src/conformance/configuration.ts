@@ -79,8 +79,15 @@ export function configuration(subject: Subject): void {
       const store = subject.open(namespace);
       const photograph = "A".repeat(8 * 1024 * 1024 - 1_000);
       await store.addMessage(large, say(photograph));
-      const [found] = await store.getMessages(large);
+      const halves = ["B", "C"].map((text) => say(text.repeat(6 * 1024 * 1024 - 1_000)));
+      await store.addMessages(large, halves);
+      await store.addMessages(large, halves);
+      const [found, ...rest] = await store.getMessages(large);
       holds(found?.content === photograph, "A message of 8 MiB came back changed");
+      holds(
+        rest.length === 4 && rest.every(({ content }, n) => content === halves[n % 2]?.content),
+        "Batches of 12 MiB came back changed",
+      );
       await refused(
         store.addMessage(large, say("A".repeat(8 * 1024 * 1024))),
         "LIMIT_EXCEEDED",
@@ -103,8 +110,8 @@ export function configuration(subject: Subject): void {
       const state = "x".repeat(256 * 1024 - 100);
       await store.setState(many, { state });
       holds((await store.getSession(many))?.state["state"] === state, "State was cut short");
-      await store.setTitle(many, "x".repeat(1_024));
-      same((await store.getSession(many))?.title?.length, 1_024, "A title was cut short");
+      await store.setTitle(many, "é".repeat(512));
+      same((await store.getSession(many))?.title, "é".repeat(512), "A title was cut short");
     });
   });
 

@@ -134,6 +134,40 @@ export function idempotent(subject: Subject): void {
     }
   });
 
+  test("an inserted message is judged as an appended one", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const first = await store.addMessages(key, [a, b, c]);
+    for (const index of [0, 1, 3, -1]) {
+      same(await store.addMessage(key, b, index), first, "A repeated insertion is no retry");
+      await refused(
+        store.addMessage(key, say("other", { id: "b" }), index),
+        "DUPLICATE_MESSAGE",
+        "Another message under a stored id was inserted",
+      );
+    }
+    same(ids(await store.getMessages(key)), ["a", "b", "c"], "A repeated insertion was stored");
+  });
+
+  test("ids as long as they may be are told apart", async () => {
+    const key = subject.key();
+    const store = subject.open(namespace);
+    const long = ["1", "2"].flatMap((end) => [
+      `${"i".repeat(511)}${end}`,
+      `${"é".repeat(255)}x${end}`,
+    ]);
+    const batch = long.map((id) => say(`under ${id}`, { id }));
+    const first = await store.addMessages(key, batch);
+    same(ids(await store.getMessages(key)), long, "A long id was cut short");
+    same(await store.addMessages(key, batch), first, "A long id is not known again");
+    await store.updateMessage(key, long[2] as string, say("edited"));
+    same(
+      texts(await store.getMessages(key, { after: long[1], limit: 1 })),
+      ["edited"],
+      "A long id was taken for one that is equal but for its end",
+    );
+  });
+
   test("a time that core filled in is not content, the caller's is", async () => {
     const key = subject.key();
     const store = subject.open(namespace);

@@ -68,8 +68,10 @@ const neighbours: readonly SessionKeyParts[] = [
   { user: "\u{10000}" },
   { user: "👩‍👩‍👧" },
   // As long as a key may be, equal but for the end.
-  { user: `${long}a` },
-  { user: `${long}b` },
+  { user: `${long}1234567890` },
+  { user: `${long}123456789_` },
+  { user: `${"é".repeat(254)}12` },
+  { user: `${"é".repeat(254)}1_` },
   { user: "z", conversation: `${long}a` },
   { user: "z", conversation: `${long}b` },
 ];

@@ -3,7 +3,7 @@ import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
-import { ids, say, texts } from "./messages.js";
+import { batchOf, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
 
@@ -134,6 +134,7 @@ export function expires(subject: Subject): void {
       { ids: ["a", "c"], count: 2, title: undefined, state: {}, expiresAt: undefined },
       `${loss} addMessages, which should have begun a new session`,
     );
+    same(session?.createdAt, session?.updatedAt, "A new session has an old one's time of creation");
     await refused(
       fresh.addMessages(key.ifVersion, anew, { ifVersion: "old" }),
       "VERSION_CONFLICT",
@@ -211,6 +212,42 @@ export function expires(subject: Subject): void {
       await refused(fresh.getMessages(key, { after: "8" }), "MESSAGE_NOT_FOUND", loss);
       await refused(fresh.updateMessage(key, "0", say("x")), "MESSAGE_NOT_FOUND", loss);
       await fresh.purgeExpired();
+    }
+  });
+
+  test("many that begin an expired session anew at once begin one", async () => {
+    const handles = await subject.handles(namespace, 3);
+    const keys = await expired(subject.open(namespace, { ttl: short }), 10);
+    for (const [index, key] of keys.entries()) {
+      const options = index % 2 === 0 ? { ifVersion: null } : {};
+      const results = await Promise.allSettled(
+        handles.map((handle, n) => handle.addMessages(key, batchOf(`by${n}`, 2), options)),
+      );
+      const begun = results.flatMap(({ status }, n) => (status === "fulfilled" ? [`by${n}`] : []));
+      const { session, messages } = await (handles[0] as Handle).readSession(key);
+      same(begun.length, index % 2 === 0 ? 1 : 3, "The wrong number of writers succeeded");
+      same(
+        [ids(messages).sort(), session?.messageCount, session?.title],
+        [begun.flatMap((by) => [`${by}.0`, `${by}.1`]).sort(), 2 * begun.length, undefined],
+        "Writers that met on an expired session lost messages, or brought old ones back",
+      );
+    }
+  });
+
+  test("a sweep takes nothing that is begun anew meanwhile", async () => {
+    const [near, far] = (await subject.handles(namespace, 2)) as [Handle, Handle];
+    const keys = await expired(subject.open(namespace, { ttl: short }), 30);
+    await Promise.all([
+      far.purgeExpired(),
+      ...keys.map((key) => near.addMessages(key, [say("new", { id: "a" })])),
+      far.purgeExpired(),
+    ]);
+    for (const key of keys) {
+      same(
+        texts(await near.getMessages(key)),
+        ["new"],
+        "A sweep took a conversation that had just begun anew",
+      );
     }
   });
 

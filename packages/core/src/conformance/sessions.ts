@@ -312,16 +312,16 @@ export function sessions(subject: Subject): void {
       const key = subject.key();
       const store = subject.open(namespace);
       await store.setState(key, { a: 1, b: { c: [1] }, [`x${"y".repeat(63)}`]: "long" });
-      await store.setState(key, { b: "replaced", d: false });
+      await store.setState(key, { A: "other", b: "replaced", d: false });
       await store.setState(key, { a: null, e: 0, absent: null });
       same(
         (await store.getSession(key))?.state,
-        { b: "replaced", d: false, e: 0, [`x${"y".repeat(63)}`]: "long" },
+        { A: "other", b: "replaced", d: false, e: 0, [`x${"y".repeat(63)}`]: "long" },
         "State was overwritten instead of merged",
       );
       const message = await store.addMessages(key, [say("x")]);
       same(message.messageCount, 1, "State was counted as a message");
-      same(Object.keys((await store.getSession(key))?.state ?? {}).length, 4, "It lost state");
+      same(Object.keys((await store.getSession(key))?.state ?? {}).length, 5, "It lost state");
     });
   });
 
