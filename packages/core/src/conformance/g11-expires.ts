@@ -34,6 +34,56 @@ const unchanging: Readonly<Record<string, Change>> = {
 };
 const ab = [say("a", { id: "a" }), say("b", { id: "b" })];
 
+/** Writes that begin a session, and what it then has. Other content under old ids: what expired is no duplicate. */
+const beginnings: readonly {
+  readonly name: string;
+  readonly write: Change;
+  readonly left: readonly string[];
+  readonly title?: string;
+  readonly state?: object;
+}[] = [
+  { name: "addMessages", write: (store, key) => store.addMessages(key, anew()), left: ["a", "c"] },
+  {
+    name: "addMessages if absent",
+    write: (store, key) => store.addMessages(key, anew(), { ifVersion: null }),
+    left: ["a", "c"],
+  },
+  {
+    name: "addMessage at a position",
+    write: (store, key) => store.addMessage(key, say("A", { id: "a" }), 1),
+    left: ["a"],
+  },
+  { name: "setMessages", write: (store, key) => store.setMessages(key, anew()), left: ["a", "c"] },
+  {
+    name: "importSession",
+    write: (store, key) => {
+      const time = new Date(1_000);
+      return store.importSession(key, { messages: anew(), createdAt: time, updatedAt: time });
+    },
+    left: ["a", "c"],
+  },
+  {
+    name: "forkSession",
+    write: async (store, key) => {
+      const from = `${key}-from`;
+      await store.addMessages(from, anew());
+      return store.forkSession(from, key);
+    },
+    left: ["a", "c"],
+  },
+  { name: "setTitle", write: (store, key) => store.setTitle(key, "new"), left: [], title: "new" },
+  {
+    name: "setState",
+    write: (store, key) => store.setState(key, { other: 1 }),
+    left: [],
+    state: { other: 1 },
+  },
+];
+
+function anew() {
+  return [say("A", { id: "a" }), say("C", { id: "c" })];
+}
+
 /** A session idle for its `ttl` is absent everywhere at once. */
 export function expires(subject: Subject): void {
   const namespace = subject.namespace();
@@ -93,105 +143,48 @@ export function expires(subject: Subject): void {
     }
   });
 
-  test("an expired session is absent for every writer", async () => {
-    const store = subject.open(namespace, { ttl: short });
-    const fresh = subject.open(namespace);
-    const names = [
-      "append",
-      "ifVersion",
-      "setTitle",
-      "setState",
-      "setMessages",
-      "insert",
-      "update",
-      "truncate",
-      "deleteLast",
-      "delete",
-      "erase",
-      "eraseUser",
-      "fork",
-      "import",
-    ] as const;
-    const keys = await expired(store, names.length);
-    const key = Object.fromEntries(names.map((name, index) => [name, keys[index]])) as Record<
-      (typeof names)[number],
-      SessionKey
-    >;
-    const loss = "An expired session had an effect on";
-
-    // Other content under the old ids: the old messages are no duplicates.
-    const anew = [say("A", { id: "a" }), say("C", { id: "c" })];
-    await fresh.addMessages(key.append, anew);
-    const { session, messages } = await fresh.readSession(key.append);
-    same(
-      {
-        ids: ids(messages),
-        count: session?.messageCount,
-        title: session?.title,
-        state: session?.state,
-        expiresAt: session?.expiresAt,
-      },
-      { ids: ["a", "c"], count: 2, title: undefined, state: {}, expiresAt: undefined },
-      `${loss} addMessages, which should have begun a new session`,
-    );
-    same(session?.createdAt, session?.updatedAt, "A new session has an old one's time of creation");
-    await refused(
-      fresh.addMessages(key.ifVersion, anew, { ifVersion: "old" }),
-      "VERSION_CONFLICT",
-      `${loss} ifVersion`,
-    );
-    await fresh.addMessages(key.ifVersion, anew, { ifVersion: null });
-    await fresh.setTitle(key.setTitle, "new");
-    await fresh.setState(key.setState, { other: 1 });
-    await fresh.setMessages(key.setMessages, anew);
-    await fresh.addMessage(key.insert, say("new", { id: "new" }), 0);
-    const expected: [SessionKey, string[], string | undefined, object][] = [
-      [key.ifVersion, ["a", "c"], undefined, {}],
-      [key.setTitle, [], "new", {}],
-      [key.setState, [], undefined, { other: 1 }],
-      [key.setMessages, ["a", "c"], undefined, {}],
-      [key.insert, ["new"], undefined, {}],
-    ];
-    for (const [one, messageIds, title, state] of expected) {
-      const found = await fresh.readSession(one);
-      same(
-        [
-          ids(found.messages),
-          found.session?.messageCount,
-          found.session?.title,
-          found.session?.state,
-        ],
-        [messageIds, messageIds.length, title, state],
-        `${loss} a write that should have begun a new session`,
-      );
-      same(found.session?.expiresAt, undefined, "A new session inherited an old one's expiry");
+  test("a write to an expired session begins a new one, which stays", async () => {
+    const keys = await expired(subject.open(namespace, { ttl: short }), beginnings.length);
+    const store = subject.open(namespace);
+    for (const [index, { name, write }] of beginnings.entries()) {
+      await write(store, keys[index] as SessionKey).catch((cause: unknown) => {
+        throw new Error(`${name} was refused because of an expired session`, { cause });
+      });
     }
-    const nothing = { version: null, messageCount: 0 };
-    await refused(
-      fresh.updateMessage(key.update, "a", say("x")),
-      "MESSAGE_NOT_FOUND",
-      `${loss} updateMessage`,
-    );
-    await refused(
-      fresh.deleteMessagesAfter(key.truncate, "a"),
-      "MESSAGE_NOT_FOUND",
-      `${loss} deleteMessagesAfter`,
-    );
-    same(await fresh.deleteLastMessage(key.deleteLast), nothing, `${loss} deleteLastMessage`);
-    same(await fresh.deleteMessage(key.delete, 0), nothing, `${loss} deleteMessage`);
-    same(await fresh.deleteMessages(key.erase), nothing, `${loss} deleteMessages`);
-    await fresh.forkSession(key.append, key.fork);
-    same(ids(await fresh.getMessages(key.fork)), ["a", "c"], `${loss} forkSession`);
-    const times = { createdAt: new Date(1), updatedAt: new Date(2) };
-    await fresh.importSession(key.import, { messages: anew, ...times });
-    same(ids(await fresh.getMessages(key.import)), ["a", "c"], `${loss} importSession`);
-
-    // Begun anew without a ttl, they stay.
+    const check = async (loss: string) => {
+      for (const [index, { name, left, title, state = {} }] of beginnings.entries()) {
+        const { session, messages } = await store.readSession(keys[index] as SessionKey);
+        same(
+          [ids(messages), session?.messageCount, session?.title, session?.state],
+          [left, left.length, title, state],
+          `${name}: ${loss}`,
+        );
+        same(session?.expiresAt, undefined, `${name}: the new session has the old one's expiry`);
+        same(session?.createdAt, session?.updatedAt, `${name}: it has the old one's beginning`);
+      }
+    };
+    await check("the new session has something of the expired one");
     await delay(short + margin);
-    await fresh.purgeExpired();
-    for (const one of [key.append, key.ifVersion, key.setMessages, key.fork, key.import]) {
-      same(ids(await fresh.getMessages(one)), ["a", "c"], "A new session died with an old one");
-    }
+    await store.purgeExpired();
+    await check("the new session died with the expired one");
+  });
+
+  test("of an expired session there is nothing left to edit", async () => {
+    const store = subject.open(namespace);
+    const loss = "An expired session was edited";
+    const nothing = { version: null, messageCount: 0 };
+    const edits: readonly ((key: string) => Promise<unknown>)[] = [
+      (key) => refused(store.updateMessage(key, "a", say("x")), "MESSAGE_NOT_FOUND", loss),
+      (key) => refused(store.deleteMessagesAfter(key, "a"), "MESSAGE_NOT_FOUND", loss),
+      (key) => refused(store.addMessages(key, ab, { ifVersion: "old" }), "VERSION_CONFLICT", loss),
+      async (key) => same(await store.deleteLastMessage(key), nothing, loss),
+      async (key) => same(await store.deleteMessage(key, 0), nothing, loss),
+      async (key) => same(await store.deleteMessages(key), nothing, loss),
+      async (key) => same(await store.setTitle(key, null), nothing, loss),
+    ];
+    const keys = await expired(subject.open(namespace, { ttl: short }), edits.length);
+    for (const [index, edit] of edits.entries()) await edit(keys[index] as SessionKey);
+    for (const key of keys) same(await store.getSession(key), undefined, loss);
   });
 
   test("a long session that expired leaves nothing to the one begun anew", async () => {
