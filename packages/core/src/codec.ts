@@ -25,6 +25,9 @@ import { escapeText, fromPortable, isPortable, toPortable, unescapeText } from "
 /** The envelope's version. A record of a newer one is refused, never guessed at. */
 const formatVersion = 1;
 
+/** Messages with an id that was made just now, by whoever encodes them: they cannot be stored yet. */
+export const freshMessages = new WeakSet<NewMessage>();
+
 const roles: ReadonlySet<unknown> = new Set<MessageRole>([
   "user",
   "assistant",
@@ -61,7 +64,7 @@ export function encodeMessage(message: NewMessage, label: string): MessageRecord
     digest: digestOf(time === undefined ? body : { ...body, createdAt: time }),
     data: JSON.stringify({ v: formatVersion, ...body }),
     createdAt: time ?? Date.now(),
-    ...(id === undefined && { fresh: true }),
+    ...((id === undefined || freshMessages.has(message)) && { fresh: true }),
   };
 }
 

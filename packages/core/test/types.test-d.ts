@@ -2,7 +2,7 @@
  * Our types held against LlamaIndex's own. `tsc` is the test: nothing here runs. Core's published types name none of
  * LlamaIndex's, so an upgrade that breaks the resemblance shows up here and nowhere else.
  */
-import { agent } from "@llamaindex/workflow";
+import { type AgentWorkflowState, agent, multiAgent } from "@llamaindex/workflow";
 import {
   type BaseChatStore,
   type BaseMemoryBlock,
@@ -22,6 +22,7 @@ import { expectTypeOf } from "vitest";
 import {
   type ChatStore,
   type PersistentMemory,
+  persistentChatMemoryBuffer,
   persistentMemory,
   type StoredMessage,
   sessionKey,
@@ -71,6 +72,12 @@ export async function memory(providerStore: ChatStore<Provider>) {
   for await (const chunk of remembering.keepPartialReply(stream)) {
     expectTypeOf(chunk.delta).toEqualTypeOf<string>();
   }
+  const shared = agent({ llm, tools: [] });
+  await shared.run("Hello", { state: remembering.runState(shared) });
+  shared.runStream("Hello", { state: remembering.runState(shared, { saveToolMessages: false }) });
+  const team = multiAgent({ agents: shared.getAgents(), rootAgent: shared });
+  expectTypeOf(remembering.runState(team)).toEqualTypeOf<AgentWorkflowState>();
+
   expectTypeOf(await remembering.get({ type: "vercel" })).items.toHaveProperty("parts");
 
   await persistentMemory(createMemory, { store: providerStore, key });
@@ -95,4 +102,21 @@ export async function memory(providerStore: ChatStore<Provider>) {
   await persistentMemory(createMemory, { store, key, memoryCursor: 3 });
   // @ts-expect-error this makes no memory
   await persistentMemory(() => ({}), { store, key });
+}
+
+export async function oldApi(key: string) {
+  const memory = await persistentChatMemoryBuffer(ChatMemoryBuffer, {
+    store,
+    key,
+    llm,
+    tokenLimit: 3_000,
+    chatHistory: [{ role: "system", content: "Be brief." }],
+  });
+  expectTypeOf(memory.put({ role: "user", content: "Hello" })).toEqualTypeOf<Promise<void>>();
+  expectTypeOf(await memory.getMessages()).items.toExtend<ChatMessage>();
+
+  // @ts-expect-error the store is given by name
+  await persistentChatMemoryBuffer(ChatMemoryBuffer, { store, key, chatStore: store });
+  // @ts-expect-error no memory of the old API
+  await persistentChatMemoryBuffer(SimpleChatEngine, { store, key });
 }

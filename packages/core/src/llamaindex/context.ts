@@ -74,7 +74,8 @@ function toolCalls(message: ChatMessage): readonly ToolCall[] {
   return (options.toolCall as ToolCall[]).filter((call) => typeof call?.id === "string");
 }
 
-function toolResultId(message: ChatMessage): string | undefined {
+/** The id of the call that a message answers; `undefined` when it is no tool's result. */
+export function toolResultId(message: ChatMessage): string | undefined {
   const { options } = message;
   if (!options || !("toolResult" in options)) return undefined;
   return (options.toolResult as Partial<ToolCall> | undefined)?.id;

@@ -2,13 +2,15 @@ import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { ChatStore } from "../chat-store.js";
-import { InvalidOptionsError } from "../errors.js";
+import { freshMessages } from "../codec.js";
+import { InvalidOptionsError, QueueFullError } from "../errors.js";
 import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
 import { throwFailures, WritePromise } from "../write-promise.js";
+import { type AgentWorkflow, type RunObserver, stateOfRun } from "./agent-run.js";
 import { arrangeToolMessages, growingCount, textOf } from "./context.js";
 import { claimBlocks, load, restoreFacts, type State } from "./restore.js";
-import { staysQueued, writerOf } from "./session-writer.js";
+import { staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
 import {
   hasLongTerm,
   isFactBlock,
@@ -33,6 +35,15 @@ export interface PersistentMemoryOptions {
    * before that no block has processed yet. Default: all.
    */
   readonly window?: number | undefined;
+  /**
+   * What happens when somebody else (another request, another tab) has changed the session since this memory was opened.
+   * All of them see one order in the store in any case.
+   *
+   * - `"keep"` (default): this memory goes on with what it began with and what was added to it; both are stored.
+   * - `"refuse"`: it writes nothing any more; each write is a `VersionConflictError`. Open a new memory and decide again.
+   * - `"refresh"`: `getLLM` begins with {@link PersistentMemory.refresh}; costs one read each time.
+   */
+  readonly stale?: "keep" | "refuse" | "refresh" | undefined;
   /** Hears once of each write that fails and that nobody awaits. Default: a process warning. */
   readonly onError?: ((error: Error) => void) | undefined;
   /** Hears of what will be lost, or looks wrong, in how memory is used. Default: a process warning. */
@@ -49,6 +60,32 @@ export interface PersistentMemory {
    *   `AggregateError` of several.
    */
   flush(): Promise<void>;
+
+  /**
+   * Read the session (or its `window`) again, so that what others have stored since is seen; what waits to be stored
+   * stays at the end.
+   *
+   * @throws what reading the session throws. Memory is then as it was.
+   */
+  refresh(): Promise<void>;
+
+  /**
+   * The `state` with which one run of an agent uses this memory: for agents that many users share, since the memory given
+   * to `agent()` or `multiAgent()` itself is shared by all runs.
+   *
+   * Tool calls and results are stored as they occur, so that a process that is killed in the middle of a turn knows
+   * afterwards what was done; LlamaIndex stores them only when the agent has answered.
+   *
+   * @param options `saveToolMessages`: false leaves tool messages to LlamaIndex. Default: true, one append for each step
+   *   of the model and each result of a tool.
+   * @throws InvalidOptionsError when this is no agent workflow.
+   * @example
+   * const { data } = await workflow.run("How is the weather?", { state: memory.runState(workflow) });
+   */
+  runState<State>(
+    workflow: AgentWorkflow<State>,
+    options?: { readonly saveToolMessages?: boolean | undefined },
+  ): State;
 
   /**
    * Pass a chat engine's streamed response through, and keep what was said when the reader stops early or the stream
@@ -95,22 +132,43 @@ export async function persistentMemory(
   createMemory: unknown,
   options: PersistentMemoryOptions & UpstreamOptions,
 ): Promise<PersistentMemory> {
-  const { store, key, window, onError, onWarning = warn, ...memoryOptions } = options;
+  const {
+    store,
+    key,
+    window,
+    stale = "keep",
+    onError,
+    onWarning = warn,
+    ...memoryOptions
+  } = options;
   const { memoryBlocks = [] } = memoryOptions;
   toKey(key);
   checkWindow(window);
+  checkStale(stale);
   const PersistentMemory = persistentClass(memoryClass(createMemory));
   claimBlocks(memoryBlocks, store, key);
   // What an earlier memory of this session has not stored yet belongs to the history.
   await writerOf(store, key).attempt();
-  const { messages, memoryCursor, state, existed } = await load(store, key, window, memoryBlocks);
-  const warnings = [...observeKey(store, key, existed), ...restoreFacts(memoryBlocks, state)];
+  const { messages, memoryCursor, state, version } = await load(store, key, window, memoryBlocks);
+  const warnings = [
+    ...observeKey(store, key, version !== null),
+    ...restoreFacts(memoryBlocks, state),
+  ];
   for (const warning of warnings) warnOnce(store, warning, onWarning);
   const { tokenLimit = state.tokenLimit } = memoryOptions;
   return new PersistentMemory(
     messages,
     { ...memoryOptions, tokenLimit, memoryCursor },
-    { store, key, onError, state, tokenLimit },
+    {
+      store,
+      key,
+      window,
+      refreshes: stale === "refresh",
+      guard: stale === "refuse" ? { version } : undefined,
+      onError,
+      state,
+      tokenLimit,
+    },
   );
 }
 
@@ -123,6 +181,11 @@ interface UpstreamOptions {
 interface Attachment {
   readonly store: ChatStore;
   readonly key: string;
+  readonly window: number | undefined;
+  /** Whether `getLLM` begins with a refresh. */
+  readonly refreshes: boolean;
+  /** The version that each write requires, when a stale memory is to be refused. */
+  readonly guard: VersionGuard | undefined;
   readonly onError: ((error: Error) => void) | undefined;
   /** As it was read. */
   readonly state: State;
@@ -149,7 +212,9 @@ function derive(Memory: MemoryClass): PersistentClass {
   return class extends Memory implements PersistentMemory {
     // Private at run time too: JSON.stringify(memory) must print neither the store nor its password.
     readonly #attachment: Attachment;
-    readonly #messagesById: Map<string, NewMessage>;
+    #messagesById: Map<string, NewMessage>;
+    /** What the store has, or will have, before an agent adds it: the agent's object, and what it became. */
+    readonly #storedAhead = new Map<object, CompleteMessage>();
     /** As it is stored, or queued to be. */
     #state: State;
     /** The processing of blocks, one after the other; never rejects. */
@@ -162,26 +227,32 @@ function derive(Memory: MemoryClass): PersistentClass {
     constructor(messages: NewMessage[], options: object, attachment: Attachment) {
       super(messages, options);
       this.#attachment = attachment;
-      this.#messagesById = new Map(messages.map((message) => [message.id as string, message]));
+      this.#messagesById = byId(messages);
       this.#state = attachment.state;
     }
 
     // Not `async`: the message must be visible when `add` returns.
     override add(input: unknown): Promise<void> {
       return this.#watched(async () => {
-        const adapter = Object.values(this.adapters).find((one) => one.isCompatible(input));
-        if (adapter === undefined) return super.add(input); // which refuses it in its own words
-        const message = complete(adapter.toMemory(input));
+        const ahead = this.#storedAhead.get(input as object);
+        const message = ahead ?? this.#toMemory(input);
+        if (message === undefined) return super.add(input); // which refuses it in its own words
+        this.#storedAhead.delete(input as object);
         const held = this.#messagesById.get(message.id);
         if (held !== undefined && sameContent(held, message)) return this.#writer.attempt();
         if (held === undefined) this.#messagesById.set(message.id, message);
         this.messages.push(message);
-        const stored = this.#writer.addMessage(message).catch((error: unknown) => {
+        const stored =
+          ahead === undefined ? this.#writer.addMessage(message, this.#guard) : undefined;
+        stored?.catch((error: unknown) => {
           // It may be sent again, and is then no repetition.
           if (held === undefined && !staysQueued(error)) this.#messagesById.delete(message.id);
-          throw error;
         });
-        await Promise.all([stored, this.#storeTokenLimit(), this.manageMemoryBlocks()]);
+        await Promise.all([
+          stored ?? this.#writer.attempt(),
+          this.#storeTokenLimit(),
+          this.manageMemoryBlocks(),
+        ]);
       });
     }
 
@@ -190,9 +261,10 @@ function derive(Memory: MemoryClass): PersistentClass {
         const cleared = super.clear();
         this.#clears++;
         this.#messagesById.clear();
+        this.#storedAhead.clear();
         this.#forgetFacts();
         this.#state = {};
-        await Promise.all([cleared, this.#writer.clear()]);
+        await Promise.all([cleared, this.#writer.clear(this.#guard)]);
       });
     }
 
@@ -200,6 +272,9 @@ function derive(Memory: MemoryClass): PersistentClass {
       llm?: unknown,
       transientMessages: readonly ChatMessage[] = [],
     ): Promise<ChatMessage[]> {
+      if (this.#attachment.refreshes) {
+        await this.refresh().catch((error: Error) => this.#report(error));
+      }
       const { messages, memoryCursor } = this;
       const recent = arrangeToolMessages(messages.slice(memoryCursor));
       const view: this = Object.create(this, {
@@ -230,6 +305,35 @@ function derive(Memory: MemoryClass): PersistentClass {
       throwFailures([...this.#failures.splice(0), ...failures]);
     }
 
+    refresh(): Promise<void> {
+      // Not beside the processing of blocks, which counts on the messages that it began with.
+      const refreshed = this.#processing.then(() => this.#refresh());
+      this.#processing = refreshed.catch(() => undefined);
+      return refreshed;
+    }
+
+    runState<State>(
+      workflow: AgentWorkflow<State>,
+      { saveToolMessages = true }: { readonly saveToolMessages?: boolean | undefined } = {},
+    ): State {
+      const clears = this.#clears;
+      const observer: RunObserver = {
+        // After a clear, the agent adds all of the turn in its order.
+        occurred: (message) => {
+          if (this.#clears === clears) this.#storeAhead(message);
+        },
+        replaced: (earlier, message) => {
+          const ahead = this.#storedAhead.get(earlier);
+          if (ahead !== undefined) this.#storedAhead.set(message, ahead);
+          this.#storedAhead.delete(earlier);
+        },
+        failed: (messages) => {
+          for (const message of messages) void this.add(message);
+        },
+      };
+      return stateOfRun(workflow, this, saveToolMessages ? observer : undefined) as State;
+    }
+
     async *keepPartialReply<
       Chunk extends { readonly message: { readonly content: MessageContent } },
     >(stream: AsyncIterable<Chunk>): AsyncGenerator<Chunk, void, undefined> {
@@ -250,6 +354,59 @@ function derive(Memory: MemoryClass): PersistentClass {
 
     get #writer() {
       return writerOf(this.#attachment.store, this.#attachment.key);
+    }
+
+    get #guard() {
+      return this.#attachment.guard;
+    }
+
+    /** Any format that memory takes, as a message; `undefined` for none. */
+    #toMemory(input: unknown): CompleteMessage | undefined {
+      const adapter = Object.values(this.adapters).find((one) => one.isCompatible(input));
+      if (adapter === undefined) return undefined;
+      const message = complete(adapter.toMemory(input));
+      const { llamaindex, vercel } = this.adapters;
+      const isRandom = (input as NewMessage).id === undefined; // an adapter of the caller's may know better
+      if (isRandom && (adapter === llamaindex || adapter === vercel)) freshMessages.add(message);
+      return message;
+    }
+
+    /** Store a message that an agent will add, the same object, when it has answered. */
+    #storeAhead(original: ChatMessage): void {
+      const message = this.#toMemory(original);
+      if (message === undefined) return; // add() will refuse it
+      this.#storedAhead.set(original, message);
+      void this.#watched(() =>
+        this.#writer.addMessage(message, this.#guard).catch((error: unknown) => {
+          // There may be room for it when the agent adds it.
+          if (error instanceof QueueFullError) this.#storedAhead.delete(original);
+          throw error;
+        }),
+      );
+    }
+
+    async #refresh(): Promise<void> {
+      const { store, key, window } = this.#attachment;
+      const clears = this.#clears;
+      await this.#writer.attempt();
+      const before = new Set(this.messages);
+      const waiting = new Set(this.#writer.queuedMessages);
+      const loaded = await load(store, key, window, this.memoryBlocks);
+      if (this.#clears !== clears) return;
+      const { messages, memoryCursor, state } = loaded;
+      const stored = byId(messages);
+      const own = this.messages.filter(
+        (message) =>
+          !stored.has(message.id as string) && (waiting.has(message) || !before.has(message)),
+      );
+      // Their agent still holds them itself.
+      const ahead = new Set([...this.#storedAhead.values()].map(({ id }) => id));
+      const isAdded = ({ id }: NewMessage) => !ahead.has(id as string);
+      this.messages = [...messages.filter(isAdded), ...own];
+      this.#messagesById = byId(this.messages);
+      this.memoryCursor = messages.slice(0, memoryCursor).filter(isAdded).length;
+      this.#state = state;
+      restoreFacts(this.memoryBlocks, state);
     }
 
     /** A promise that may be dropped: its failure is then reported, and is no unhandled rejection. */
@@ -294,7 +451,7 @@ function derive(Memory: MemoryClass): PersistentClass {
 
     #store(state: State): Promise<void> {
       this.#state = state;
-      return this.#writer.setState(state);
+      return this.#writer.setState(state, this.#guard);
     }
 
     #forgetFacts(): void {
@@ -303,8 +460,14 @@ function derive(Memory: MemoryClass): PersistentClass {
   };
 }
 
+type CompleteMessage = NewMessage & { id: string };
+
+function byId(messages: readonly NewMessage[]): Map<string, NewMessage> {
+  return new Map(messages.map((message) => [message.id as string, message]));
+}
+
 /** A message as memory keeps it: with an id, and a real time even when it went over the network as JSON. */
-function complete(message: NewMessage): NewMessage & { id: string } {
+function complete(message: NewMessage): CompleteMessage {
   const { id = randomUUID(), createdAt } = message;
   const time = typeof createdAt === "string" ? new Date(createdAt) : createdAt;
   return { ...message, id, ...(time !== undefined && { createdAt: time }) };
@@ -318,4 +481,11 @@ function sameContent(a: NewMessage, b: NewMessage): boolean {
 function checkWindow(window: number | undefined): void {
   if (window === undefined || (Number.isInteger(window) && window > 0)) return;
   throw new InvalidOptionsError(`window is ${String(window)}; it must be a whole number from 1`);
+}
+
+function checkStale(stale: string): void {
+  if (["keep", "refuse", "refresh"].includes(stale)) return;
+  throw new InvalidOptionsError(
+    `stale is ${JSON.stringify(stale)}; it must be "keep", "refuse" or "refresh"`,
+  );
 }

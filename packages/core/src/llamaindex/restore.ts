@@ -33,7 +33,7 @@ export async function load(
 ) {
   const { session, messages } = await store.readSession(key, { last: window });
   const state = (session?.state[stateEntry] ?? {}) as State;
-  const loaded = { state, existed: session !== undefined };
+  const loaded = { state, version: session?.version ?? null };
   // Without long-term memory nothing stands for the messages before the cursor.
   if (!hasLongTerm(blocks)) return { ...loaded, messages, memoryCursor: 0 };
   const processed = messages.findIndex(({ id }) => id === state.cursor) + 1;

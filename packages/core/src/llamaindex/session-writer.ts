@@ -1,4 +1,6 @@
-import type { ChatStore } from "../chat-store.js";
+import type { Version } from "../backend.js";
+import type { ChatStore, WriteOptions, WriteResult } from "../chat-store.js";
+import { freshMessages } from "../codec.js";
 import {
   BackendError,
   ChatStoreError,
@@ -7,6 +9,7 @@ import {
   LimitExceededError,
   QueueFullError,
   SerializationError,
+  VersionConflictError,
 } from "../errors.js";
 import type { NewMessage } from "../messages.js";
 import { type Backlog, backlogsOf } from "../write-backlog.js";
@@ -20,11 +23,19 @@ const maxQueuedMessages = 1_000;
 const firstRetry = 1_000;
 const longestRetry = 30_000;
 
+/** The version that the session must still have; each write that it guards moves it on. */
+export interface VersionGuard {
+  version: Version | null;
+  /** Somebody else has written. Every later write is refused, also one that would change nothing. */
+  conflict?: VersionConflictError;
+}
+
 type Operation = (
   | { readonly kind: "message"; readonly message: NewMessage }
   | { readonly kind: "state"; readonly state: object }
   | { readonly kind: "clear" }
 ) & {
+  readonly guard: VersionGuard | undefined;
   /** Why it can never be stored. */
   refusal?: Error;
 };
@@ -57,18 +68,23 @@ export class SessionWriter implements Backlog {
    * Append a message after what is queued already. Rejects when that fails; the message then stays queued, unless the
    * store refuses the message itself, or, with a QueueFullError, too many are queued.
    */
-  addMessage(message: NewMessage): Promise<void> {
-    return this.#write({ kind: "message", message });
+  addMessage(message: NewMessage, guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "message", message, guard });
   }
 
   /** Replace the bridge's state entry. */
-  setState(state: object): Promise<void> {
-    return this.#write({ kind: "state", state });
+  setState(state: object, guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "state", state, guard });
   }
 
   /** Remove all messages and the bridge's state entry. Title and other state stay. */
-  clear(): Promise<void> {
-    return this.#write({ kind: "clear" });
+  clear(guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "clear", guard });
+  }
+
+  /** The messages that are not known to be stored yet. */
+  get queuedMessages(): readonly NewMessage[] {
+    return messagesOf(this.#queue);
   }
 
   /** Write all that is queued now. Who asks during an attempt shares the next one. */
@@ -84,7 +100,7 @@ export class SessionWriter implements Backlog {
   }
 
   async #write(operation: Operation): Promise<void> {
-    const messages = this.#queue.filter(({ kind }) => kind === "message").length;
+    const { length: messages } = this.queuedMessages;
     if (operation.kind === "message" && messages >= maxQueuedMessages) {
       // Makes room for the next one, if the engine is back.
       this.attempt().catch(() => undefined);
@@ -121,27 +137,31 @@ export class SessionWriter implements Backlog {
   /** One write of the store. What the store refuses is set aside, so that it does not hold up the rest. */
   async #perform(operations: readonly Operation[]): Promise<void> {
     const [first] = operations;
+    const write = guarded(first?.guard);
     try {
-      if (first?.kind === "clear") await this.#clear();
+      if (first?.kind === "clear") await this.#clear(write);
       else if (first?.kind === "state") {
-        await this.#store.setState(this.#key, { [stateEntry]: first.state });
+        await write((options) =>
+          this.#store.setState(this.#key, { [stateEntry]: first.state }, options),
+        );
       } else {
-        const messages = operations.flatMap((one) => (one.kind === "message" ? one.message : []));
-        await this.#store.addMessages(this.#key, messages);
+        const messages = messagesOf(operations);
+        await write((options) => this.#store.addMessages(this.#key, messages, options));
       }
     } catch (error) {
+      // Whether they were stored is not always known.
+      for (const message of messagesOf(operations)) freshMessages.delete(message);
       if (!isRefusal(error)) throw error;
       if (operations.length === 1 && first !== undefined) first.refusal = error as Error;
       else for (const operation of operations) await this.#perform([operation]);
     }
   }
 
-  async #clear(): Promise<void> {
-    const session = await this.#store.getSession(this.#key);
-    if (session === undefined) return;
+  async #clear(write: GuardedWrite): Promise<void> {
+    if ((await this.#store.getSession(this.#key)) === undefined) return;
     // Facts first: should the process die in between, none outlives what it was drawn from.
-    await this.#store.setState(this.#key, { [stateEntry]: null });
-    await this.#store.setMessages(this.#key, []);
+    await write((options) => this.#store.setState(this.#key, { [stateEntry]: null }, options));
+    await write((options) => this.#store.setMessages(this.#key, [], options));
   }
 
   #retryLater(): void {
@@ -151,15 +171,44 @@ export class SessionWriter implements Backlog {
   }
 }
 
+type GuardedWrite = (write: (options: WriteOptions) => Promise<WriteResult>) => Promise<void>;
+
+/** Writes that require the guard's version, and move it on. */
+function guarded(guard: VersionGuard | undefined): GuardedWrite {
+  return async (write) => {
+    if (guard === undefined) await write({});
+    else if (guard.conflict !== undefined) throw guard.conflict;
+    else {
+      try {
+        guard.version = (await write({ ifVersion: guard.version })).version;
+      } catch (error) {
+        if (error instanceof VersionConflictError) guard.conflict = error;
+        throw error;
+      }
+    }
+  };
+}
+
+function messagesOf(operations: readonly Operation[]): NewMessage[] {
+  return operations.flatMap((one) => (one.kind === "message" ? one.message : []));
+}
+
 /** The writes that a queue amounts to: consecutive messages together, nothing that a later clear or state undoes. */
 function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: number }[] {
   const steps: { operations: Operation[]; end: number }[] = [];
-  const lastState = queue.findLastIndex(({ kind }) => kind === "state");
-  const lastClear = queue.findLastIndex(({ kind }) => kind === "clear");
+  // A guarded one may yet be refused, and then undoes nothing.
+  const lastState = queue.findLastIndex(({ kind, guard }) => kind === "state" && !guard);
+  const lastClear = queue.findLastIndex(({ kind, guard }) => kind === "clear" && !guard);
   for (const [index, operation] of queue.entries()) {
     if (index < lastClear || (operation.kind === "state" && index < lastState)) continue;
     const step = steps.at(-1);
-    if (operation.kind === "message" && step?.operations[0]?.kind === "message") {
+    const last = step?.operations[0];
+    if (
+      step &&
+      operation.kind === "message" &&
+      last?.kind === "message" &&
+      last.guard === operation.guard
+    ) {
       step.operations.push(operation);
       step.end = index + 1;
     } else {
@@ -180,6 +229,7 @@ function isRefusal(error: unknown): boolean {
     error instanceof InvalidMessageError ||
     error instanceof SerializationError ||
     error instanceof LimitExceededError ||
-    error instanceof DuplicateMessageError
+    error instanceof DuplicateMessageError ||
+    error instanceof VersionConflictError
   );
 }
