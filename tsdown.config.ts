@@ -2,7 +2,8 @@ import { defineConfig } from "tsdown";
 
 /**
  * The one build, for every package. `dist` mirrors `src` file by file: an export `./dist/x.js` is `src/x.ts`, and a
- * worker that a module addresses by `new URL("./worker.js", import.meta.url)` is where the sources have it.
+ * worker that a module addresses by `new URL("./worker.js", import.meta.url)` is where the sources have it. Core alone
+ * asks for bundles: reading many small files was half of what importing it costs.
  * The types are built where the package's `exports` promise some.
  */
 export default defineConfig({
