@@ -1,6 +1,6 @@
 /**
  * Chatstore as a new user gets it: an empty project outside the repository that installs the packed packages, runs the
- * snippets of README.md, and runs the conformance suite on a backend. Needs built packages and the npm registry: run it by
+ * snippets of README.md, type-checks those of docs/llamaindex.md, and runs the conformance suite on a backend. Needs built packages and the npm registry: run it by
  * `pnpm packed`.
  */
 import { execFileSync } from "node:child_process";
@@ -29,11 +29,15 @@ const packed = readdirSync(tarballs).map((name) => join(tarballs, name));
 console.log("installing in an empty project");
 const manifest = { name: "new-user", private: true, type: "module" };
 writeFileSync(join(project, "package.json"), JSON.stringify(manifest));
-const others = ["llamaindex", "vitest", "fast-check"].map((name) => `${name}@${versionOf(name)}`);
+const others = ["llamaindex", "@llamaindex/workflow", "vitest", "fast-check"].map(
+  (name) => `${name}@${versionOf(name)}`,
+);
 run("npm", ["install", "--no-audit", "--no-fund", "--loglevel=error", ...packed, ...others]);
 
-const snippets = [...readFileSync("README.md", "utf8").matchAll(/```ts\n([\s\S]*?)```/g)];
-const [withLlamaIndex, withoutIt] = snippets.map(([, code]) => code ?? "");
+/** @param {string} file */
+const snippetsOf = (file) =>
+  [...readFileSync(file, "utf8").matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code]) => code ?? "");
+const [withLlamaIndex, withoutIt] = snippetsOf("README.md");
 if (withLlamaIndex === undefined || withoutIt === undefined) {
   throw new Error("README.md no longer has its two snippets");
 }
@@ -86,6 +90,31 @@ console.log("the README's snippet without LlamaIndex");
 if (!run("node", ["snippet-2.mjs"]).includes("assistant: On its way.")) {
   throw new Error("The second snippet does not give back what it stored");
 }
+
+console.log("the snippets of docs/llamaindex.md, type-checked");
+writeFileSync(
+  join(project, "guide.ts"),
+  `import type { BaseToolWithCall, ToolCallLLM } from "llamaindex";
+declare const user: { id: string };
+declare const llm: ToolCallLLM;
+declare const placeOrder: BaseToolWithCall;
+declare const response: { write(text: string): void };
+${snippetsOf("docs/llamaindex.md").join("\n")}`,
+);
+const tsc = [
+  "--noEmit",
+  "--strict",
+  "--skipLibCheck",
+  "--target",
+  "es2022",
+  "--module",
+  "nodenext",
+];
+run(
+  join("node_modules", ".bin", "tsc"),
+  [...tsc, "--types", "node", join(project, "guide.ts")],
+  ".",
+);
 
 console.log("the conformance suite on a backend of the project's own");
 writeFileSync(
