@@ -106,6 +106,22 @@ export function growingCount(count: (messages: readonly ChatMessage[]) => number
   };
 }
 
+/** Counts at least as many tokens as there can be: one for each byte, and what the tokenizer makes of no text at all. */
+export function tokenBound(count: (messages: readonly ChatMessage[]) => number) {
+  const ofNothing = count([{ role: "user", content: "" }]);
+  return (messages: readonly ChatMessage[]): number =>
+    messages.reduce((sum, { content }) => sum + bytesOf(content), ofNothing);
+}
+
+/** Bytes of the text of a message, with those that LlamaIndex puts between texts. */
+function bytesOf(content: MessageContent): number {
+  if (typeof content === "string") return Buffer.byteLength(content) + 1;
+  return content.reduce(
+    (sum, part) => sum + (part.type === "text" ? Buffer.byteLength(part.text) + 2 : 0),
+    1,
+  );
+}
+
 /** Keeps the count linear where many texts end in white space, at the price of a token more or less. */
 const maxTailLength = 16;
 

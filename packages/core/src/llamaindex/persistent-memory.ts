@@ -8,7 +8,7 @@ import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
 import { throwFailures, WritePromise } from "../write-promise.js";
 import { type AgentWorkflow, type RunObserver, stateOfRun } from "./agent-run.js";
-import { arrangeToolMessages, growingCount, textOf } from "./context.js";
+import { arrangeToolMessages, growingCount, textOf, tokenBound } from "./context.js";
 import { claimBlocks, load, restoreFacts, type State } from "./restore.js";
 import { staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
 import {
@@ -277,12 +277,23 @@ function derive(Memory: MemoryClass): PersistentClass {
       }
       const { messages, memoryCursor } = this;
       const recent = arrangeToolMessages(messages.slice(memoryCursor));
-      const view: this = Object.create(this, {
-        messages: { value: [...messages.slice(0, memoryCursor), ...recent] },
-        memoryCursor: { value: memoryCursor },
-        countMessagesToken: { value: growingCount((some) => super.countMessagesToken(some)) },
-      });
-      const context = await super.getLLM.call(view, llm, transientMessages);
+      const choose = (count: (some: readonly ChatMessage[]) => number): Promise<ChatMessage[]> =>
+        super.getLLM.call(
+          Object.create(this, {
+            messages: { value: [...messages.slice(0, memoryCursor), ...recent] },
+            memoryCursor: { value: memoryCursor },
+            countMessagesToken: { value: growingCount(count) },
+          }),
+          llm,
+          transientMessages,
+        );
+      const tokensOf = (some: readonly ChatMessage[]) => super.countMessagesToken(some);
+      // Mostly all of it fits, which is seen without tokenising anything. Blocks are asked once only: that may cost a model.
+      if (this.memoryBlocks.length === 0) {
+        const all = await choose(tokenBound(tokensOf)).catch(() => undefined);
+        if (all?.length === recent.length + transientMessages.length) return all;
+      }
+      const context = await choose(tokensOf);
       // The token limit may have cut between a call and its results.
       const end = context.length - transientMessages.length;
       return [...arrangeToolMessages(context.slice(0, end)), ...transientMessages];

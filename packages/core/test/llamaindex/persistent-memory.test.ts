@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { Settings } from "@llamaindex/core/global";
 import fc from "fast-check";
 import {
   BaseEmbedding,
   type ChatMessage,
   createMemory,
   factExtractionBlock,
-  Settings,
   SimpleVectorStore,
   staticBlock,
   vectorBlock,
@@ -826,10 +826,14 @@ describe("what the model is shown", () => {
     const store = memoryChatStore();
     const messages = Array.from({ length: 5_000 }, (_, index) => say(`message ${index}`));
     await store.setMessages(key, messages);
-    const long = await persistentMemory(createMemory, { store, key, tokenLimit: 1_000_000 });
-    expect(await long.getLLM()).toHaveLength(5_000);
     const length = messages.reduce((sum, { content }) => sum + String(content).length, 0);
+    const open = (tokenLimit: number) => persistentMemory(createMemory, { store, key, tokenLimit });
+    expect(await (await open(length)).getLLM()).toHaveLength(5_000);
+    expect(tokenised).toBeGreaterThan(length);
     expect(tokenised).toBeLessThan(6 * length); // LlamaIndex's own: 2,500 times
+    tokenised = 0;
+    expect(await (await open(2 * length)).getLLM()).toHaveLength(5_000);
+    expect(tokenised).toBe(0); // so few bytes cannot be too many tokens
   });
 });
 
