@@ -1,0 +1,58 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { EventEmitter, once } from "node:events";
+import { fileURLToPath } from "node:url";
+import type { ChatStoreConfig } from "@chatstore/core";
+import { type BirpcReturn, createBirpc } from "birpc";
+import type { Conversations, Parent } from "./conversations.js";
+
+/** A process that talks, seen from its parent. What it reports is an event. */
+export class Child extends EventEmitter<{ report: [value: unknown] }> {
+  /** What it can be asked for. Rejects when the process ends. */
+  readonly ask: BirpcReturn<Conversations, Parent>;
+  readonly #process: ChildProcess;
+  readonly #end: Promise<string>;
+
+  /**
+   * @param config The store of all its conversations.
+   * @param worker The child's program, which calls `serve`. Default: the one with this package's LlamaIndex.
+   */
+  constructor(config: ChatStoreConfig, worker = new URL("./worker.js", import.meta.url)) {
+    super();
+    const child = fork(worker, [JSON.stringify(config)], {
+      cwd: fileURLToPath(new URL("..", import.meta.url)), // from where the backends can be found
+      execArgv: [],
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+    });
+    this.#process = child;
+    this.ask = createBirpc<Conversations, Parent>(
+      { report: (value) => void this.emit("report", value) },
+      {
+        // What is sent to a process that has just ended is rejected below.
+        post: (data) => void child.send(data, () => {}),
+        on: (receive) => child.on("message", receive),
+        timeout: -1,
+      },
+    );
+    let errors = "";
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      errors = (errors + text).slice(-4_000);
+    });
+    this.#end = once(child, "close").then(([code, signal]) => {
+      const end = `${signal ?? `exit code ${code}`}\n${errors}`;
+      this.ask.$close(new Error(`The child process ended: ${end}`));
+      return end;
+    });
+  }
+
+  /**
+   * `kill -9`.
+   *
+   * @throws when it had ended before.
+   */
+  async kill(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    const end = await this.#end;
+    if (!end.startsWith("SIGKILL")) throw new Error(`The child process had ended: ${end}`);
+  }
+}

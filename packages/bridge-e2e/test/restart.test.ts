@@ -1,0 +1,96 @@
+/** Talk, kill, start again: what is the model shown? */
+import { on } from "node:events";
+import {
+  Child,
+  type ParticipantName,
+  participantNames,
+  refusal,
+  type Turn,
+} from "@chatstore/bridge-e2e";
+import { sessionKey } from "@chatstore/core";
+import { beforeAll, expect, test } from "vitest";
+import { onEveryBackend } from "./backends.ts";
+
+const key = (conversation: string) => sessionKey({ user: "alice", conversation });
+
+/** One turn with everybody. */
+async function talk(child: Child, message: string): Promise<Record<ParticipantName, Turn>> {
+  const turns = participantNames.map(
+    async (name) => [name, await child.ask.turn(key(name), name, message)] as const,
+  );
+  return Object.fromEntries(await Promise.all(turns)) as Record<ParticipantName, Turn>;
+}
+
+/** Kill it while it talks without awaiting anything. Returns how many messages it knew to be stored. */
+async function killAmidWrites(child: Child, conversation: string): Promise<number> {
+  const reports = on(child, "report");
+  child.ask.chatter(key(conversation)).catch(() => {}); // as it never ends, it is killed
+  let remaining = Math.random() * 60;
+  for await (const [stored] of reports) {
+    if (remaining-- > 0) continue;
+    await child.kill();
+    return Number(stored);
+  }
+  throw new Error("It reports for ever");
+}
+
+await onEveryBackend(({ config, store }) => {
+  let before: Record<ParticipantName, Turn>;
+  let after: Record<ParticipantName, Turn>;
+  const acknowledged: Record<string, number> = {};
+
+  // Starting a process takes longer than what it does: two of them do everything.
+  beforeAll(async () => {
+    const first = new Child(config);
+    before = await talk(first, "I am Alice");
+    acknowledged["first"] = await killAmidWrites(first, "first");
+    const second = new Child(config);
+    after = await talk(second, "Who am I?");
+    acknowledged["second"] = await killAmidWrites(second, "second");
+  });
+
+  test.each(participantNames)("%s is shown what was said before the kill", (name) => {
+    const { reply, shown } = before[name];
+    const [context = []] = after[name].shown;
+    if (name.startsWith("Condense")) {
+      expect(context).toHaveLength(1);
+      expect(context[0]?.content).toContain(
+        `<Chat History>\nHuman: I am Alice\nAssistant: ${reply}\n\n<Follow Up Message>\nWho am I?`,
+      );
+      return;
+    }
+    const withoutPrompts = (messages: Turn["shown"][number] = []) =>
+      messages.filter(({ role }) => role !== "system");
+    expect(withoutPrompts(shown[0])).toEqual([{ role: "user", content: "I am Alice" }]);
+    expect(withoutPrompts(context)).toEqual([
+      ...withoutPrompts(shown.at(-1)),
+      { role: "assistant", content: reply },
+      { role: "user", content: "Who am I?" },
+    ]);
+  });
+
+  test.each(["agent", "multiAgent"] as const)(
+    "the model's API accepts every request of %s",
+    (name) => {
+      const requests = [...before[name].shown, ...after[name].shown];
+      expect(requests).toHaveLength(name === "agent" ? 8 : 10);
+      expect(requests.map(refusal).filter(Boolean)).toEqual([]);
+      // It calls the same tools again, and is shown both calls.
+      const texts = requests.at(-1)?.map(({ content }) => content) ?? [];
+      for (const city of ["Rome", "Oslo", "Lima", "Cairo"]) {
+        expect(texts.filter((text) => text === `Sunny in ${city}`)).toHaveLength(2);
+      }
+    },
+  );
+
+  test.each(["first", "second"])(
+    "of what nobody awaited, a prefix is there once and in order, and what was flushed (%s kill)",
+    async (conversation) => {
+      const stored = await store().getMessages(key(conversation));
+      expect(stored.length).toBeGreaterThanOrEqual(acknowledged[conversation] as number);
+      expect(stored.map(({ content }) => content)).toEqual(
+        stored.map((_, index) => `message ${index + 1}`),
+      );
+    },
+  );
+});
