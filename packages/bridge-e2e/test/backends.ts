@@ -10,6 +10,8 @@ import { afterAll, beforeAll, describe } from "vitest";
 export interface Place {
   /** For child processes. */
   readonly config: ChatStoreConfig;
+  /** For files beside them. */
+  readonly folder: string;
   /** This process's own look at it; there once the tests run. */
   readonly store: () => ChatStore;
 }
@@ -25,7 +27,7 @@ export async function onEveryBackend(define: (place: Place) => void): Promise<vo
         store = await openChatStore(config);
       });
       afterAll(() => store.close());
-      define({ config, store: () => store });
+      define({ config, folder: mkdtempSync(join(folder, "beside-")), store: () => store });
     });
 
   on({ backend: "sqlite", path: join(folder, "chat.db") });

@@ -1,5 +1,6 @@
 /** Talk, kill, start again: what is the model shown? */
 import { on } from "node:events";
+import { join } from "node:path";
 import {
   Child,
   type ParticipantName,
@@ -7,7 +8,7 @@ import {
   refusal,
   type Turn,
 } from "@chatstore/bridge-e2e";
-import { sessionKey } from "@chatstore/core";
+import { type NewMessage, sessionKey } from "@chatstore/core";
 import { beforeAll, expect, test } from "vitest";
 import { onEveryBackend } from "./backends.ts";
 
@@ -34,18 +35,44 @@ async function killAmidWrites(child: Child, conversation: string): Promise<numbe
   throw new Error("It reports for ever");
 }
 
-await onEveryBackend(({ config, store }) => {
+type Known = Awaited<ReturnType<Child["ask"]["remember"]>>;
+
+const ui = {
+  id: "ui-1",
+  role: "user" as const,
+  content: "My cat is called Tom",
+  parts: [{ type: "text", text: "My cat is called Tom" }],
+  createdAt: new Date("2026-01-02T03:04:05.678Z"),
+  annotations: [{ rating: 5 }],
+};
+const hobbies = Array.from({ length: 24 }, (_, index) => `My hobby number ${index} is walking`);
+const said: NewMessage[] = [ui, ...hobbies.map((content) => ({ role: "user" as const, content }))];
+
+await onEveryBackend(({ config, store, folder }) => {
   let before: Record<ParticipantName, Turn>;
   let after: Record<ParticipantName, Turn>;
+  let known: Record<"limited" | "learnt", Known>;
+  let remembered: typeof known;
   const acknowledged: Record<string, number> = {};
+
+  const remember = async (child: Child, messages: NewMessage[]) => {
+    const limit = (tokenLimit: number) => (messages.length > 0 ? { tokenLimit } : {});
+    const learning = { ...limit(500), vectors: join(folder, "vectors") };
+    return {
+      limited: await child.ask.remember(key("limited"), messages, limit(100)),
+      learnt: await child.ask.remember(key("learnt"), messages, learning),
+    };
+  };
 
   // Starting a process takes longer than what it does: two of them do everything.
   beforeAll(async () => {
     const first = new Child(config);
     before = await talk(first, "I am Alice");
+    known = await remember(first, said);
     acknowledged["first"] = await killAmidWrites(first, "first");
     const second = new Child(config);
     after = await talk(second, "Who am I?");
+    remembered = await remember(second, []);
     acknowledged["second"] = await killAmidWrites(second, "second");
   });
 
@@ -93,4 +120,34 @@ await onEveryBackend(({ config, store }) => {
       );
     },
   );
+
+  test("the token limit is what it was", () => {
+    const { context } = remembered.limited;
+    expect(context).toEqual(known.limited.context);
+    expect(context.length).toBeLessThan(said.length);
+    expect(context.at(-1)?.content).toBe(said.at(-1)?.content);
+  });
+
+  test("facts, vectors and what no block has processed yet are what they were", () => {
+    const { context } = remembered.learnt;
+    expect(context).toEqual(known.learnt.context);
+    expect(context).toMatchObject([
+      { role: "memory", content: expect.stringContaining("<message role='user'>My hobby") },
+      { role: "memory", content: expect.stringContaining(ui.content) },
+      said.at(-1),
+    ]);
+    expect(known.learnt.extractions).toBe(3);
+    expect(remembered.learnt.extractions).toBe(0);
+  });
+
+  test("ids, times and annotations reach a user interface as they were", () => {
+    const { ui: shown } = remembered.limited;
+    expect(shown).toEqual(known.limited.ui);
+    expect(shown).toHaveLength(said.length);
+    expect(shown[0]).toEqual(ui);
+    for (const { id, createdAt } of shown) {
+      expect(id).toEqual(expect.any(String));
+      expect(createdAt).toBeInstanceOf(Date);
+    }
+  });
 });
