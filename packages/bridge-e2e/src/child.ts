@@ -10,7 +10,8 @@ export class Child extends EventEmitter<{ report: [value: unknown] }> {
   /** What it can be asked for. Rejects when the process ends. */
   readonly ask: BirpcReturn<Conversations, Parent>;
   readonly #process: ChildProcess;
-  readonly #end: Promise<string>;
+  /** By which signal or exit code, and what it wrote to stderr. */
+  readonly #ended: Promise<string>;
 
   /**
    * @param config The store of all its conversations.
@@ -38,11 +39,17 @@ export class Child extends EventEmitter<{ report: [value: unknown] }> {
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       errors = (errors + text).slice(-4_000);
     });
-    this.#end = once(child, "close").then(([code, signal]) => {
-      const end = `${signal ?? `exit code ${code}`}\n${errors}`;
-      this.ask.$close(new Error(`The child process ended: ${end}`));
-      return end;
+    this.#ended = once(child, "close").then(([code, signal]) => {
+      const how = `${signal ?? `exit code ${code}`}\n${errors}`;
+      this.ask.$close(new Error(`The child process ended: ${how}`));
+      return how;
     });
+  }
+
+  /** See that it is gone. */
+  async end(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    await this.#ended;
   }
 
   /**
@@ -51,8 +58,8 @@ export class Child extends EventEmitter<{ report: [value: unknown] }> {
    * @throws when it had ended before.
    */
   async kill(): Promise<void> {
-    this.#process.kill("SIGKILL");
-    const end = await this.#end;
-    if (!end.startsWith("SIGKILL")) throw new Error(`The child process had ended: ${end}`);
+    await this.end();
+    const how = await this.#ended;
+    if (!how.startsWith("SIGKILL")) throw new Error(`The child process had ended: ${how}`);
   }
 }

@@ -1,15 +1,24 @@
 /** What a process that talks can be asked to do. Each function leaves its messages to the store of the process. */
 import { setImmediate } from "node:timers/promises";
-import { type ChatStore, type NewMessage, persistentMemory } from "@chatstore/core";
+import {
+  type ChatStore,
+  type ChatStoreError,
+  type NewMessage,
+  persistentMemory,
+} from "@chatstore/core";
+import type { Memory } from "llamaindex";
 import type { Framework } from "./framework.js";
 import { everyLineIsAFact, type OfflineLLM, offlineLLM } from "./offline-llm.js";
-import { type ParticipantName, participants, type Turn } from "./participants.js";
+import { condenseEngine, type ParticipantName, participants, type Turn } from "./participants.js";
 import { fileVectorStore } from "./vector-store.js";
 
 /** What the parent is told without asking. */
 export interface Parent {
   report(value: unknown): void;
 }
+
+/** What can be done to a memory. `reset` is that of CondenseQuestionChatEngine, which awaits nothing. */
+export type Step = "clear" | "reset" | { readonly say: string };
 
 export type Conversations = ReturnType<typeof conversations>;
 
@@ -18,7 +27,21 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
   const { createMemory } = llamaindex;
   const OfflineLLM = offlineLLM(llamaindex);
   const people = participants(framework);
+  const condensing = (memory: Memory) =>
+    llamaindex.Settings.withLLM(new OfflineLLM(), () => condenseEngine(framework, memory));
   const open = (key: string) => persistentMemory(createMemory, { store, key });
+
+  const kept = new Map<string, ReturnType<typeof openListening>>();
+  const openListening = async (key: string) => {
+    const heard: string[] = [];
+    const onError = (error: Error) => void heard.push((error as ChatStoreError).code);
+    return { memory: await persistentMemory(createMemory, { store, key, onError }), heard };
+  };
+  const keep = (key: string) => {
+    const opened = kept.get(key) ?? openListening(key);
+    kept.set(key, opened);
+    return opened;
+  };
 
   return {
     /** One turn with a memory that is opened for it, as for a request; the messages are stored when it resolves. */
@@ -29,17 +52,49 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
       return turn;
     },
 
-    /** Talks without awaiting anything until it is killed. Reports how many messages are stored, now and then. */
-    async chatter(key: string): Promise<void> {
+    /**
+     * Talks without awaiting anything until it is killed. Reports how many messages are stored, now and then.
+     *
+     * @param clearAfter So many messages are followed by a `clear`, which nobody awaits either.
+     */
+    async chatter(key: string, clearAfter = Number.POSITIVE_INFINITY): Promise<void> {
       const memory = await open(key);
       const waiting: Promise<void>[] = [];
       for (let count = 1; count <= 100_000; count++) {
         void memory.add({ role: "user", content: `message ${count}` });
+        if (count % clearAfter === 0) void memory.clear();
         waiting.push(memory.flush().then(() => report(count)));
         if (waiting.length > 50) await waiting.shift();
         else await setImmediate();
       }
     },
+
+    /** Does these things at once, awaiting none, with a memory that stays open for the next call. */
+    async perform(key: string, steps: readonly Step[]): Promise<void> {
+      const { memory } = await keep(key);
+      for (const step of steps) {
+        if (step === "clear") void memory.clear();
+        else if (step === "reset") condensing(memory).reset();
+        else void memory.add({ role: "user", content: step.say });
+      }
+    },
+
+    /** One turn with the memory that stays open. */
+    async continue(key: string, name: ParticipantName, message: string): Promise<Turn> {
+      return people[name]((await keep(key)).memory, message);
+    },
+
+    /** Flushes the memory that stays open. Resolves to the code of the error. */
+    async flush(key: string): Promise<string | undefined> {
+      const { memory } = await keep(key);
+      return memory.flush().then(
+        () => undefined,
+        (error: ChatStoreError) => error.code,
+      );
+    },
+
+    /** The codes of the errors that nobody awaited, of the memory that stays open. */
+    heard: async (key: string): Promise<string[]> => (await keep(key)).heard,
 
     /**
      * Adds messages to a memory, and tells what it then knows.

@@ -51,12 +51,7 @@ export function participants(framework: Framework): Readonly<Record<ParticipantN
       chatHistory: memory,
       chatModel,
     });
-  const condense = (memory: Memory) => {
-    const queryEngine = new llamaindex.RetrieverQueryEngine(oneDocument(framework));
-    const condensing = new llamaindex.CondenseQuestionChatEngine({ queryEngine, chatHistory: [] });
-    condensing.memory = memory;
-    return condensing;
-  };
+  const condense = (memory: Memory) => condenseEngine(framework, memory);
 
   return {
     SimpleChatEngine: engine(simple, false),
@@ -94,6 +89,15 @@ export function participants(framework: Framework): Readonly<Record<ParticipantN
       return { reply: String(data.result), shown: llm.requests };
     },
   };
+}
+
+/** Its constructor takes no `Memory`. */
+export function condenseEngine(framework: Framework, memory: Memory) {
+  const { CondenseQuestionChatEngine, RetrieverQueryEngine } = framework.llamaindex;
+  const queryEngine = new RetrieverQueryEngine(oneDocument(framework));
+  const engine = new CondenseQuestionChatEngine({ queryEngine, chatHistory: [] });
+  engine.memory = memory;
+  return engine;
 }
 
 interface ChatEngine {

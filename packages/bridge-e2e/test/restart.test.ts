@@ -23,9 +23,13 @@ async function talk(child: Child, message: string): Promise<Record<ParticipantNa
 }
 
 /** Kill it while it talks without awaiting anything. Returns how many messages it knew to be stored. */
-async function killAmidWrites(child: Child, conversation: string): Promise<number> {
+async function killAmidWrites(
+  child: Child,
+  conversation: string,
+  clearAfter?: number,
+): Promise<number> {
   const reports = on(child, "report");
-  child.ask.chatter(key(conversation)).catch(() => {}); // as it never ends, it is killed
+  child.ask.chatter(key(conversation), clearAfter).catch(() => {}); // it ends with the process
   let remaining = Math.random() * 60;
   for await (const [stored] of reports) {
     if (remaining-- > 0) continue;
@@ -48,12 +52,15 @@ const ui = {
 const hobbies = Array.from({ length: 24 }, (_, index) => `My hobby number ${index} is walking`);
 const said: NewMessage[] = [ui, ...hobbies.map((content) => ({ role: "user" as const, content }))];
 
+const [one, two, three, four] = [{ say: "one" }, { say: "two" }, { say: "three" }, { say: "four" }];
+const clearAfter = 7;
+
 await onEveryBackend(({ config, store, folder }) => {
   let before: Record<ParticipantName, Turn>;
   let after: Record<ParticipantName, Turn>;
   let known: Record<"limited" | "learnt", Known>;
   let remembered: typeof known;
-  const acknowledged: Record<string, number> = {};
+  let acknowledged: { writing: number; clearing: number };
 
   const remember = async (child: Child, messages: NewMessage[]) => {
     const limit = (tokenLimit: number) => (messages.length > 0 ? { tokenLimit } : {});
@@ -69,11 +76,14 @@ await onEveryBackend(({ config, store, folder }) => {
     const first = new Child(config);
     before = await talk(first, "I am Alice");
     known = await remember(first, said);
-    acknowledged["first"] = await killAmidWrites(first, "first");
+    await first.ask.perform(key("reset"), [one, "clear", two, "reset", three, four]);
+    expect(await first.ask.flush(key("reset"))).toBeUndefined();
+    const writing = await killAmidWrites(first, "writing");
     const second = new Child(config);
     after = await talk(second, "Who am I?");
     remembered = await remember(second, []);
-    acknowledged["second"] = await killAmidWrites(second, "second");
+    const clearing = await killAmidWrites(second, "clearing", clearAfter);
+    acknowledged = { writing, clearing };
   });
 
   test.each(participantNames)("%s is shown what was said before the kill", (name) => {
@@ -110,16 +120,33 @@ await onEveryBackend(({ config, store, folder }) => {
     },
   );
 
-  test.each(["first", "second"])(
-    "of what nobody awaited, a prefix is there once and in order, and what was flushed (%s kill)",
-    async (conversation) => {
-      const stored = await store().getMessages(key(conversation));
-      expect(stored.length).toBeGreaterThanOrEqual(acknowledged[conversation] as number);
-      expect(stored.map(({ content }) => content)).toEqual(
-        stored.map((_, index) => `message ${index + 1}`),
-      );
-    },
-  );
+  const survivors = async (conversation: string) => {
+    const messages = await store().getMessages(key(conversation));
+    return messages.map(({ content }) => Number(/^message (\d+)$/.exec(String(content))?.[1]));
+  };
+  const countFrom = (first: number, length: number) =>
+    Array.from({ length }, (_, index) => first + index);
+
+  test("of what nobody awaited, a prefix is there, once and in order, with all that was flushed", async () => {
+    const numbers = await survivors("writing");
+    expect(numbers).toEqual(countFrom(1, numbers.length));
+    expect(numbers.length).toBeGreaterThanOrEqual(acknowledged.writing);
+  });
+
+  test("what is cleared and reset, though nobody awaits it, takes effect in call order", async () => {
+    expect(await store().getMessages(key("reset"))).toMatchObject([
+      { content: three.say },
+      { content: four.say },
+    ]);
+  });
+
+  test("what was cleared stays forgotten, and nothing of it stands beside what was said later", async () => {
+    const numbers = await survivors("clearing");
+    const clears = Math.floor(((numbers[0] ?? acknowledged.clearing) - 1) / clearAfter);
+    expect(numbers).toEqual(countFrom(clears * clearAfter + 1, numbers.length));
+    expect(numbers.length).toBeLessThanOrEqual(clearAfter);
+    expect(numbers.at(-1) ?? acknowledged.clearing).toBeGreaterThanOrEqual(acknowledged.clearing);
+  });
 
   test("the token limit is what it was", () => {
     const { context } = remembered.limited;

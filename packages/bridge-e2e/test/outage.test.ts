@@ -1,0 +1,65 @@
+/** The store is away for a while. */
+import { Child } from "@chatstore/bridge-e2e";
+import { persistentMemory, sessionKey } from "@chatstore/core";
+import { createMemory } from "llamaindex";
+import { describe, test } from "vitest";
+import { onEveryBackend, type Place } from "./backends.ts";
+
+const say = (...texts: string[]) => texts.map((text) => ({ say: text }));
+const failed = /^(BACKEND|TIMEOUT)$/;
+
+/** An outage is mostly waiting: all backends have theirs at the same time. */
+await onEveryBackend(define, describe.concurrent);
+
+function define({ config, store, outages }: Place) {
+  /** What a model is shown by another process. */
+  const context = async (key: string) => {
+    const memory = await persistentMemory(createMemory, { store: store(), key });
+    return (await memory.getLLM()).map(({ content }) => content);
+  };
+
+  test.sequential.for(Object.entries(outages))(
+    "while the store %s agents answer, and later all they said is there, once",
+    async ([name, outage], { expect, onTestFinished }) => {
+      const alice = sessionKey({ user: "alice", conversation: name });
+      const bob = sessionKey({ user: "bob", conversation: name });
+      const [surviving, dying] = [1, 2].map(() => {
+        const child = new Child({ ...config, timeout: 1_000 });
+        onTestFinished(() => child.end());
+        return child;
+      }) as [Child, Child];
+      const { ask } = surviving;
+      await ask.perform(alice, say("before"));
+      await dying.ask.perform(bob, say("before"));
+      expect(await ask.flush(alice)).toBeUndefined();
+      expect(await dying.ask.flush(bob)).toBeUndefined();
+
+      await outage.begin();
+      await ask.perform(alice, say("one", "two"));
+      await dying.ask.perform(bob, say("one", "two"));
+      expect(await ask.flush(alice)).toMatch(failed);
+      expect(await dying.ask.flush(bob)).toMatch(failed);
+      expect(await ask.heard(alice)).toEqual([expect.stringMatching(failed)]); // of both together
+      const { reply } = await ask.continue(alice, "agent", "How is the weather?");
+      await dying.kill();
+
+      await outage.end();
+      await ask.perform(alice, say("after"));
+      await expect.poll(() => ask.flush(alice), { timeout: 20_000 }).toBeUndefined();
+      await surviving.kill();
+      const forecasts = ["Rome", "Oslo", "Lima", "Cairo"].map((city) => `Sunny in ${city}`);
+      expect(await context(alice)).toEqual([
+        "before",
+        "one",
+        "two",
+        "How is the weather?",
+        ...["", forecasts[0], "", forecasts[1], forecasts[2], "", forecasts[3]],
+        reply,
+        "after",
+      ]);
+      const survivors = await context(bob);
+      expect(survivors).not.toEqual([]);
+      expect(survivors).toEqual(["before", "one", "two"].slice(0, survivors.length));
+    },
+  );
+}
