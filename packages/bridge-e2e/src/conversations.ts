@@ -4,12 +4,23 @@ import {
   type ChatStore,
   type ChatStoreError,
   type NewMessage,
+  type PersistentMemoryOptions,
   persistentMemory,
+  type StoredMessage,
 } from "@chatstore/core";
-import type { Memory } from "llamaindex";
+import type { ChatMessage, Memory } from "llamaindex";
 import type { Framework } from "./framework.js";
 import { everyLineIsAFact, type OfflineLLM, offlineLLM } from "./offline-llm.js";
-import { condenseEngine, type ParticipantName, participants, type Turn } from "./participants.js";
+import {
+  condenseEngine,
+  type ParticipantName,
+  participants,
+  run,
+  single,
+  type Turn,
+  team,
+} from "./participants.js";
+import { isToolResult } from "./tool-messages.js";
 import { fileVectorStore } from "./vector-store.js";
 
 /** What the parent is told without asking. */
@@ -32,24 +43,26 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
   const open = (key: string) => persistentMemory(createMemory, { store, key });
 
   const kept = new Map<string, ReturnType<typeof openListening>>();
-  const openListening = async (key: string) => {
+  const openListening = async (key: string, stale: PersistentMemoryOptions["stale"]) => {
     const heard: string[] = [];
     const onError = (error: Error) => void heard.push((error as ChatStoreError).code);
-    return { memory: await persistentMemory(createMemory, { store, key, onError }), heard };
+    return { memory: await persistentMemory(createMemory, { store, key, stale, onError }), heard };
   };
-  const keep = (key: string) => {
-    const opened = kept.get(key) ?? openListening(key);
+  const keep = (key: string, stale?: PersistentMemoryOptions["stale"]) => {
+    const opened = kept.get(key) ?? openListening(key, stale);
     kept.set(key, opened);
     return opened;
   };
 
   return {
-    /** One turn with a memory that is opened for it, as for a request; the messages are stored when it resolves. */
+    /** One turn with a memory that is opened for it, as for a request. What was said is stored when it settles. */
     async turn(key: string, name: ParticipantName, message: string): Promise<Turn> {
       const memory = await open(key);
-      const turn = await people[name](memory, message);
-      await memory.flush();
-      return turn;
+      try {
+        return await people[name](memory, message);
+      } finally {
+        await memory.flush();
+      }
     },
 
     /**
@@ -69,6 +82,52 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
       }
     },
 
+    /** Begins a turn with an agent that never gets the weather of this city, and reports when it waits for it. */
+    async hang(key: string, who: "agent" | "multiAgent", message: string, city: string) {
+      const memory = await open(key);
+      const onCall = async (called: string) => {
+        if (called !== city) return;
+        await memory.flush();
+        report(key);
+        await new Promise(() => {});
+      };
+      const agents = (who === "agent" ? single : team)(framework, { onCall });
+      await run(agents, message, memory);
+    },
+
+    /** A turn whose streamed reply is read no further than that many words. */
+    async abandon(key: string, message: string, words: number): Promise<void> {
+      const memory = await open(key);
+      const engine = new llamaindex.SimpleChatEngine({ memory, llm: new OfflineLLM() });
+      const reply = memory.keepPartialReply(await engine.chat({ message, stream: true }));
+      for (let word = 0; word < words; word++) await reply.next();
+      await reply.return();
+      await memory.flush();
+    },
+
+    /** A turn with a model that fails instead of answering, after the first tool when it calls some. Reports that. */
+    async fail(key: string, name: ParticipantName, message: string): Promise<void> {
+      const { memory } = await keep(key);
+      const failing = participants(framework, (model) => (messages) => {
+        const answer = model(messages);
+        const [newest] = messages.slice(-1);
+        if (typeof answer !== "string" && newest && !isToolResult(newest)) return answer;
+        report("The model fails");
+        throw new Error("The model is overloaded");
+      });
+      await failing[name](memory, message);
+    },
+
+    /** From now on no unhandled rejection ends this process, as in many servers. */
+    async endure(): Promise<void> {
+      process.on("unhandledRejection", () => {});
+    },
+
+    /** Opens the memory of a session, to stay open for what follows. */
+    async attend(key: string, stale: PersistentMemoryOptions["stale"]): Promise<void> {
+      await keep(key, stale);
+    },
+
     /** Does these things at once, awaiting none, with a memory that stays open for the next call. */
     async perform(key: string, steps: readonly Step[]): Promise<void> {
       const { memory } = await keep(key);
@@ -83,6 +142,12 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
     async continue(key: string, name: ParticipantName, message: string): Promise<Turn> {
       return people[name]((await keep(key)).memory, message);
     },
+
+    /** What is stored. */
+    read: (key: string): Promise<StoredMessage[]> => store.getMessages(key),
+
+    /** What a model is shown now, by a memory that is opened for it. */
+    context: async (key: string): Promise<ChatMessage[]> => (await open(key)).getLLM(),
 
     /** Flushes the memory that stays open. Resolves to the code of the error. */
     async flush(key: string): Promise<string | undefined> {

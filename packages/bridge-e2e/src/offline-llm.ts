@@ -78,7 +78,8 @@ async function* inChunks(content: string, options: object): AsyncGenerator<ChatR
   for (const word of content.split(/(?<= )/)) yield { delta: word, raw: null, ...options };
 }
 
-function repeatWhatWasSaid(messages: ChatMessage[]): string {
+/** What a model answers by default. */
+export function repeatWhatWasSaid(messages: ChatMessage[]): string {
   const said = messages.filter(({ role }) => role === "user").map(({ content }) => content);
   return `You said: ${said.join(", ")}.`;
 }

@@ -1,6 +1,7 @@
+import type { PersistentMemory } from "@chatstore/core";
 import type { ChatMessage, Memory } from "llamaindex";
 import type { Framework } from "./framework.js";
-import { type Answer, type OfflineLLM, offlineLLM } from "./offline-llm.js";
+import { type Answer, type OfflineLLM, offlineLLM, repeatWhatWasSaid } from "./offline-llm.js";
 import { isToolCall, isToolResult } from "./tool-messages.js";
 
 /** A user's message and what came of it. */
@@ -19,23 +20,36 @@ export const participantNames = [
   "CondenseQuestionChatEngine",
   "CondenseQuestionChatEngine, streaming",
   "agent",
+  "agent with the state of a run",
   "multiAgent",
+  "multiAgent with the state of a run",
 ] as const;
 
 export type ParticipantName = (typeof participantNames)[number];
 
-/** One turn with a new engine or agent around the memory. The reply has been read to its end; nothing is flushed. */
-export type Participant = (memory: Memory, message: string) => Promise<Turn>;
+type Remembering = Memory & PersistentMemory;
 
-/** Who can be talked to, by name. Their model is one without a network. */
-export function participants(framework: Framework): Readonly<Record<ParticipantName, Participant>> {
-  const { llamaindex, workflow } = framework;
+/** One turn with a new engine or agent around the memory. The reply has been read to its end; nothing is flushed. */
+type Participant = (memory: Remembering, message: string) => Promise<Turn>;
+
+type Model = (messages: ChatMessage[]) => Answer;
+
+/**
+ * Who can be talked to, by name. Their model is one without a network.
+ *
+ * @param adapt What their model is to do instead.
+ */
+export function participants(
+  framework: Framework,
+  adapt: (model: Model) => Model = (model) => model,
+): Readonly<Record<ParticipantName, Participant>> {
+  const { llamaindex } = framework;
   const OfflineLLM = offlineLLM(llamaindex);
 
   const engine =
     (make: (memory: Memory, llm: OfflineLLM) => ChatEngine, stream: boolean): Participant =>
     async (memory, message) => {
-      const llm = new OfflineLLM();
+      const llm = new OfflineLLM(adapt(repeatWhatWasSaid));
       // The query engine behind CondenseQuestionChatEngine takes its model from the settings.
       const reply = await llamaindex.Settings.withLLM(llm, () =>
         say(make(memory, llm), message, stream),
@@ -61,34 +75,67 @@ export function participants(framework: Framework): Readonly<Record<ParticipantN
     CondenseQuestionChatEngine: engine(condense, false),
     "CondenseQuestionChatEngine, streaming": engine(condense, true),
 
-    async agent(memory, message) {
-      const llm = new OfflineLLM(inRounds(forecasts));
-      const forecaster = workflow.agent({ llm, tools: [weather(framework)], memory });
-      const { data } = await forecaster.run(message);
-      return { reply: String(data.result), shown: llm.requests };
-    },
-
-    async multiAgent(memory, message) {
-      const llm = new OfflineLLM(inRounds([handOver, ...forecasts]));
-      const tools = [weather(framework)];
-      const forecaster = workflow.agent({
-        name: "forecaster",
-        description: "Knows the weather",
-        llm,
-        tools,
-      });
-      const desk = workflow.agent({
-        name: "desk",
-        description: "Takes calls",
-        llm,
-        tools,
-        canHandoffTo: [forecaster],
-      });
-      const team = workflow.multiAgent({ agents: [desk, forecaster], rootAgent: desk, memory });
-      const { data } = await team.run(message);
-      return { reply: String(data.result), shown: llm.requests };
-    },
+    agent: (memory, message) => run(single(framework, { adapt, memory }), message),
+    "agent with the state of a run": (memory, message) =>
+      run(single(framework, { adapt }), message, memory),
+    multiAgent: (memory, message) => run(team(framework, { adapt, memory }), message),
+    "multiAgent with the state of a run": (memory, message) =>
+      run(team(framework, { adapt }), message, memory),
   };
+}
+
+type Workflow = ReturnType<Framework["workflow"]["agent"]>;
+
+/** Agents that can be run, and the model behind all of them. */
+interface Agents {
+  readonly workflow: Workflow;
+  readonly llm: OfflineLLM;
+}
+
+interface AgentOptions {
+  /** The memory of all runs. */
+  readonly memory?: Memory;
+  readonly adapt?: (model: Model) => Model;
+  /** What happens when a tool is called, before it answers. */
+  readonly onCall?: OnCall;
+}
+
+type OnCall = (city: string) => Promise<unknown>;
+
+/** @param memory The memory of this run, when the agents have none. */
+export async function run(
+  { workflow, llm }: Agents,
+  message: string,
+  memory?: Remembering,
+): Promise<Turn> {
+  const params = memory === undefined ? {} : { state: memory.runState(workflow) };
+  const { data } = await workflow.run(message, params);
+  return { reply: String(data.result), shown: llm.requests };
+}
+
+/** An agent that asks for the weather of several cities, one after the other and two at once, and then answers. */
+export function single(framework: Framework, options: AgentOptions): Agents {
+  const { adapt = (model) => model, onCall, ...memory } = options;
+  const llm = new (offlineLLM(framework.llamaindex))(adapt(inRounds(forecasts)));
+  const tools = [weather(framework, onCall)];
+  return { llm, workflow: framework.workflow.agent({ llm, tools, ...memory }) };
+}
+
+/** The same work, by an agent to whom another one hands over. */
+export function team(framework: Framework, options: AgentOptions): Agents {
+  const { adapt = (model) => model, onCall, ...memory } = options;
+  const { agent, multiAgent } = framework.workflow;
+  const llm = new (offlineLLM(framework.llamaindex))(adapt(inRounds([handOver, ...forecasts])));
+  const tools = [weather(framework, onCall)];
+  const forecaster = agent({ name: "forecaster", description: "Knows the weather", llm, tools });
+  const desk = agent({
+    name: "desk",
+    description: "Takes calls",
+    llm,
+    tools,
+    canHandoffTo: [forecaster],
+  });
+  return { llm, workflow: multiAgent({ agents: [desk, forecaster], rootAgent: desk, ...memory }) };
 }
 
 /** Its constructor takes no `Memory`. */
@@ -127,13 +174,9 @@ function oneDocument({ llamaindex }: Framework) {
   return new OneDocument();
 }
 
-/** @param before What happens when the tool is called, before it answers. */
-export function weather(
-  { tool }: Framework,
-  before: (city: string) => Promise<unknown> = async () => {},
-) {
+function weather({ tool }: Framework, onCall: OnCall = async () => {}) {
   const forecast = async ({ city }: { city: string }) => {
-    await before(city);
+    await onCall(city);
     return `Sunny in ${city}`;
   };
   return tool(forecast, {
@@ -146,13 +189,13 @@ export function weather(
 const handOver = [{ tool: "handOff", input: { toAgent: "forecaster", reason: "weather" } }];
 
 /** Rounds of tool calls; in the second one two at once. */
-export const forecasts = [["Rome"], ["Oslo", "Lima"], ["Cairo"]].map((cities) =>
+const forecasts = [["Rome"], ["Oslo", "Lima"], ["Cairo"]].map((cities) =>
   cities.map((city) => ({ tool: "weather", input: { city } })),
 );
 
 /** A model that calls tools in these rounds for each question, and then answers with their results. */
-export function inRounds(rounds: readonly Exclude<Answer, string>[]) {
-  return (messages: ChatMessage[]): Answer => {
+function inRounds(rounds: readonly Exclude<Answer, string>[]): Model {
+  return (messages) => {
     const question = messages.findLastIndex(
       (message) => message.role === "user" && !isToolResult(message),
     );

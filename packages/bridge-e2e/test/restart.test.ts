@@ -22,6 +22,27 @@ async function talk(child: Child, message: string): Promise<Record<ParticipantNa
   return Object.fromEntries(await Promise.all(turns)) as Record<ParticipantName, Turn>;
 }
 
+/** The cities that the agents ask for, in their order: the second and the third at once. */
+const cities = ["Rome", "Oslo", "Lima", "Cairo"];
+const forecast = (city: string) => `Sunny in ${city}`;
+/** Turns that a kill interrupts, each while a tool works. */
+const interrupted = (["agent", "multiAgent"] as const).flatMap((who) =>
+  cities.map((city) => [who, city] as const),
+);
+
+/** Resolves when all of them wait for their tool. */
+async function hang(child: Child): Promise<void> {
+  const waiting = new Set(interrupted.map(([who, city]) => key(`${who} ${city}`)));
+  const reports = on(child, "report");
+  for (const [who, city] of interrupted) {
+    child.ask.hang(key(`${who} ${city}`), who, "How is it?", city).catch(() => {}); // killed
+  }
+  for await (const [conversation] of reports) {
+    waiting.delete(conversation);
+    if (waiting.size === 0) return;
+  }
+}
+
 /** Kill it while it talks without awaiting anything. Returns how many messages it knew to be stored. */
 async function killAmidWrites(
   child: Child,
@@ -38,6 +59,9 @@ async function killAmidWrites(
   }
   throw new Error("It reports for ever");
 }
+
+const withoutPrompts = (messages: Turn["shown"][number] = []) =>
+  messages.filter(({ role }) => role !== "system");
 
 type Known = Awaited<ReturnType<Child["ask"]["remember"]>>;
 
@@ -60,6 +84,8 @@ await onEveryBackend(({ config, store, folder }) => {
   let after: Record<ParticipantName, Turn>;
   let known: Record<"limited" | "learnt", Known>;
   let remembered: typeof known;
+  const continued: Record<string, Turn> = {};
+  let abandoned: Turn;
   let acknowledged: { writing: number; clearing: number };
 
   const remember = async (child: Child, messages: NewMessage[]) => {
@@ -78,10 +104,17 @@ await onEveryBackend(({ config, store, folder }) => {
     known = await remember(first, said);
     await first.ask.perform(key("reset"), [one, "clear", two, "reset", three, four]);
     expect(await first.ask.flush(key("reset"))).toBeUndefined();
+    await first.ask.abandon(key("abandoned"), "Say it all", 2);
+    await hang(first);
     const writing = await killAmidWrites(first, "writing");
     const second = new Child(config);
     after = await talk(second, "Who am I?");
     remembered = await remember(second, []);
+    abandoned = await second.ask.turn(key("abandoned"), "SimpleChatEngine", "Again");
+    for (const [who, city] of interrupted) {
+      const conversation = `${who} ${city}`;
+      continued[conversation] = await second.ask.turn(key(conversation), who, "And now?");
+    }
     const clearing = await killAmidWrites(second, "clearing", clearAfter);
     acknowledged = { writing, clearing };
   });
@@ -96,8 +129,6 @@ await onEveryBackend(({ config, store, folder }) => {
       );
       return;
     }
-    const withoutPrompts = (messages: Turn["shown"][number] = []) =>
-      messages.filter(({ role }) => role !== "system");
     expect(withoutPrompts(shown[0])).toEqual([{ role: "user", content: "I am Alice" }]);
     expect(withoutPrompts(context)).toEqual([
       ...withoutPrompts(shown.at(-1)),
@@ -106,19 +137,41 @@ await onEveryBackend(({ config, store, folder }) => {
     ]);
   });
 
-  test.each(["agent", "multiAgent"] as const)(
+  test.each(participantNames.filter((name) => name.includes("gent")))(
     "the model's API accepts every request of %s",
     (name) => {
       const requests = [...before[name].shown, ...after[name].shown];
-      expect(requests).toHaveLength(name === "agent" ? 8 : 10);
+      expect(requests).toHaveLength(name.startsWith("agent") ? 8 : 10);
       expect(requests.map(refusal).filter(Boolean)).toEqual([]);
       // It calls the same tools again, and is shown both calls.
       const texts = requests.at(-1)?.map(({ content }) => content) ?? [];
-      for (const city of ["Rome", "Oslo", "Lima", "Cairo"]) {
-        expect(texts.filter((text) => text === `Sunny in ${city}`)).toHaveLength(2);
-      }
+      const twice = [...cities, ...cities].map(forecast);
+      expect(texts.filter((text) => twice.includes(String(text)))).toEqual(twice);
     },
   );
+
+  test.each(interrupted)(
+    "%s, killed while it asks for %s, knows what it has done, and goes on",
+    (who, city) => {
+      const { shown, reply } = continued[`${who} ${city}`] as Turn;
+      expect(shown.map(refusal).filter(Boolean)).toEqual([]);
+      const texts = withoutPrompts(shown[0]).map(({ content }) => content);
+      const done = cities.slice(0, cities.indexOf(city)).map(forecast);
+      expect(texts.filter((text) => String(text).startsWith("Sunny in"))).toEqual(done);
+      expect([texts[0], texts.at(-1)]).toEqual(["How is it?", "And now?"]);
+      expect(texts.some((text) => String(text).includes("is now handling the request"))).toBe(
+        who === "multiAgent",
+      );
+      expect(reply).toContain(cities.map(forecast).join(", "));
+    },
+  );
+
+  test("of a reply that nobody read to its end, what was read is shown, and marked", async () => {
+    const contents = abandoned.shown[0]?.map(({ content }) => content);
+    expect(contents).toEqual(["Say it all", "You said: ", "Again"]);
+    const [, partial] = await store().getMessages(key("abandoned"));
+    expect(partial).toMatchObject({ role: "assistant", annotations: [{ partial: true }] });
+  });
 
   const survivors = async (conversation: string) => {
     const messages = await store().getMessages(key(conversation));
