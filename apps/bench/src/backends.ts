@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChatStoreConfig } from "@chatstore/core";
-import { type Engine, startMongo, startPostgres, startRedis } from "@chatstore/engines";
+import type { Engine } from "@chatstore/engines";
 import type { OpenContestant, Place } from "./contestant.js";
 import { openOurs } from "./ours.js";
 
@@ -19,15 +19,20 @@ export interface Backend {
   readonly contestants: Readonly<Record<"ours" | "raw", OpenContestant>> &
     Readonly<Record<string, OpenContestant>>;
   /** What a contestant's data takes, in bytes. */
-  bytes(contestant: string, place: Place): Promise<number>;
+  bytes(place: Place): Promise<number>;
+  /** Let the engine do now what it would do soon after much was written. */
+  settle(at: string): Promise<void>;
 }
 
 export type BackendName = "sqlite" | "file" | "postgres" | "redis" | "mongo";
 
-/** Drivers are imported when they are used: a child process whose memory is measured loads its own only. */
+/** Imported when they are used, as drivers are: a child process whose memory is measured loads its own driver only. */
+const engines = () => import("@chatstore/engines");
+
 interface Raw {
   open: OpenContestant;
-  bytes(place: Place): Promise<number>;
+  bytes: Backend["bytes"];
+  settle?: Backend["settle"];
 }
 
 /** @param relaxed Options of the store for filling. */
@@ -46,7 +51,8 @@ function backend(
       ours: (place) => openOurs(config(place), relaxed),
       raw: async (place) => (await raw()).open(place),
     },
-    bytes: async (_, place) => (await raw()).bytes(place),
+    bytes: async (place) => (await raw()).bytes(place),
+    settle: async (at) => (await raw()).settle?.(at),
   };
 }
 
@@ -67,19 +73,19 @@ export const backends: Readonly<Record<BackendName, Backend>> = {
   ),
   postgres: backend(
     false,
-    server(startPostgres, "pg"),
+    server(async () => (await engines()).startPostgres(), "pg"),
     ({ at, namespace }) => ({ backend: "postgres", url: at, schema: namespace }),
     () => import("./raw/postgres.js"),
   ),
   redis: backend(
     false,
-    server(startRedis, "ioredis"),
+    server(async () => (await engines()).startRedis(), "ioredis"),
     ({ at, namespace }) => ({ backend: "redis", url: at, prefix: `${namespace}:` }),
     () => import("./raw/redis.js"),
   ),
   mongo: backend(
     false,
-    server(startMongo, "mongodb"),
+    server(async () => (await engines()).startMongo(), "mongodb"),
     ({ at, namespace }) => ({
       backend: "mongo",
       url: at,

@@ -59,7 +59,7 @@ export interface Contestant {
 }
 
 /** A message by its id, and by how many are before it. */
-export interface Anchor {
+interface Anchor {
   readonly id: string;
   readonly position: number;
 }

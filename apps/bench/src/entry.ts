@@ -1,4 +1,5 @@
 /** One line of the result. */
+import type { Durability } from "./contestant.js";
 import type { Timing } from "./measure.js";
 
 export interface Entry {
@@ -21,29 +22,50 @@ export interface Entry {
   readonly note?: string;
 }
 
+export type About = Pick<Entry, "backend" | "work" | "history">;
+export type Target = (times: { readonly ours: number; readonly raw: number }) => number | undefined;
+
 /** An entry of what each contestant took. */
 export function timed(
-  about: Pick<Entry, "backend" | "work" | "history">,
+  about: About,
   timings: ReadonlyMap<string, Timing>,
-  target?: (times: { readonly ours: number; readonly raw: number }) => number | undefined,
+  target: Target = () => undefined,
 ): Entry {
-  const { ours, raw, ...peers } = Object.fromEntries(
-    [...timings].map(([name, { median }]) => [name, median]),
-  );
+  const medians = [...timings].map(([name, { median }]) => [name, median] as const);
+  const { ours, raw = null } = Object.fromEntries(medians);
   if (ours === undefined) throw new Error(`Nobody measured ours at ${about.work}`);
-  const most = raw === undefined ? undefined : target?.({ ours, raw });
+  const most = raw === null ? undefined : target({ ours, raw });
+  const peers = medians.filter(([name]) => name !== "ours" && name !== "raw");
   return {
     ...about,
     ours,
-    raw: raw ?? null,
-    ratio: raw === undefined ? null : ours / raw,
+    raw,
+    ratio: raw === null ? null : ours / raw,
     ...(most !== undefined && { target: most }),
     unit: "ms",
     spread: Object.fromEntries([...timings].map(([name, { quartiles }]) => [name, quartiles])),
-    ...(Object.keys(peers).length > 0 && { peers: peers as Record<string, number> }),
+    ...(peers.length > 0 && { peers: Object.fromEntries(peers) }),
   };
 }
 
+/** An entry without comparisons between writes that do not survive the same. */
+export function alike(entry: Entry, durabilities: ReadonlyMap<string, Durability>): Entry {
+  const ours = durabilities.get("ours")?.survives;
+  const unlike = [...durabilities].filter(
+    ([name, { survives }]) => survives !== ours && entry.spread?.[name] !== undefined,
+  );
+  if (unlike.length === 0) return entry;
+  const others = unlike.map(([name, { survives }]) => `of ${name} ${survives}`).join(", ");
+  const note = [entry.note, `unlike durability: a write of ours survives ${ours}, ${others}`];
+  const { target, ...rest } = entry;
+  const isRawAlike = unlike.every(([name]) => name !== "raw");
+  return {
+    ...(isRawAlike ? entry : { ...rest, ratio: null }),
+    note: note.filter((part) => part !== undefined).join("; "),
+  };
+}
+
+/** Whether the target is missed. */
 export function misses({ ours, target }: Entry): boolean {
   return target !== undefined && ours > target;
 }

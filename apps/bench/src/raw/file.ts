@@ -11,7 +11,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { type FileHandle, mkdir, open as openFile, readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
 import { encode } from "./encoding.js";
 
@@ -77,7 +77,6 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     sharesConversations: false,
     async fill(fillings: Iterable<Filling>) {
       for (const [conversation, messages] of fillings) {
-        await mkdir(join(folder, conversation.user), { recursive: true });
         const file = await load(pathOf(conversation));
         await write(file, messages);
         await file.handle.close();
@@ -124,6 +123,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
 }
 
 async function load(path: string): Promise<OpenFile> {
+  await mkdir(dirname(path), { recursive: true });
   const handle = await openFile(path, existsSync(path) ? "r+" : "wx+");
   const places = new Map<string, number>();
   const { size } = await handle.stat();

@@ -105,8 +105,6 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
 export async function bytes({ at, namespace }: Place): Promise<number> {
   const client = new MongoClient(at);
   const db = client.db("bench");
-  // Sizes on disk are those of the last checkpoint.
-  await client.db("admin").command({ fsync: 1 });
   let sum = 0;
   for (const { collectionName } of await db.collections()) {
     if (!collectionName.startsWith(`${namespace}.`)) continue;
@@ -115,4 +113,11 @@ export async function bytes({ at, namespace }: Place): Promise<number> {
   }
   await client.close();
   return sum;
+}
+
+/** A checkpoint: sizes on disk are those of the last one. */
+export async function settle(at: string): Promise<void> {
+  const client = new MongoClient(at);
+  await client.db("admin").command({ fsync: 1 });
+  await client.close();
 }

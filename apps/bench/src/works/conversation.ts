@@ -1,7 +1,6 @@
 /** One conversation, whose length must not matter. */
 import type { Arena } from "../arena.js";
 import type { Contestant, Conversation } from "../contestant.js";
-import { type Entry, timed } from "../entry.js";
 import { type Lane, race } from "../measure.js";
 import { message } from "../messages.js";
 import type { Work } from "./index.js";
@@ -45,14 +44,14 @@ function atLengths(
             }),
         );
       const short = at(1_000).get("ours")?.median ?? Number.POSITIVE_INFINITY;
-      return histories.map((history): Entry => {
-        const about = { backend: arena.name, work: name, history };
-        return timed(about, at(history), ({ raw }) => {
+      const entries = histories.map((history) =>
+        arena.entry(name, history, at(history), ({ raw }) => {
           const overhead = arena.backend.embedded && isRead ? callOverhead : 0;
           const most = Math.max(raw * mostRatio, raw + overhead);
           return isFlat && history > 1_000 ? Math.min(most, short * mostGrowth) : most;
-        });
-      });
+        }),
+      );
+      return Promise.all(entries);
     },
   };
 }
