@@ -69,7 +69,7 @@ export function toTable({ machine, engines, entries, quick }: Report): string {
       show(ours, "ours"),
       show(raw, "raw"),
       ...peers.map((name) => show(entry.peers?.[name], name)),
-      ratio === null ? "" : `${ratio.toFixed(2)} ×`,
+      ratio === null ? "" : `${ratio < 0.1 ? ratio.toPrecision(1) : ratio.toFixed(2)} ×`,
       show(target),
       [misses(entry) ? "MISSED" : "", note].filter((part) => part !== "").join("; "),
     ]);
