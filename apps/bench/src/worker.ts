@@ -1,5 +1,4 @@
-/** A child process of the bench: gets ready, waits for a sign, does its task, answers with a number and ends. */
-import { once } from "node:events";
+/** A child process of the bench: gets ready, does its task as often as it is told, answering with a number, and ends. */
 import { setImmediate } from "node:timers/promises";
 import { type ChatStore, persistentMemory } from "@chatstore/core";
 import { type BackendName, backends } from "./backends.js";
@@ -17,9 +16,7 @@ export type Task =
   | (Where & {
       readonly kind: "append";
       readonly contestant: string;
-      readonly conversation: Conversation;
       readonly who: string;
-      readonly first: number;
       readonly messages: number;
     })
   /** Hold conversations open as memories. Answers with the bytes of each. */
@@ -31,22 +28,31 @@ export type Task =
   /** Read everything there is, page by page. Answers with the most memory that the process ever had, in bytes. */
   | (Where & { readonly kind: "export" });
 
+/** What to do this time. */
+export interface Order {
+  /** Where to append. */
+  readonly conversation?: Conversation;
+  /** The number of the first message. */
+  readonly first?: number;
+}
+
 export type Answer = { readonly value: number } | { readonly error: string };
 
 /** Messages that are read at once. */
 const exportPage = 500;
 
-type Run = () => Promise<number>;
+type Run = (order: Order) => Promise<number>;
 
 async function prepare(task: Task): Promise<{ readonly run: Run; close(): Promise<void> }> {
   const { backend, place } = task;
   switch (task.kind) {
     case "append": {
-      const { conversation, who, first, messages } = task;
+      const { who, messages } = task;
       const open = backends[backend].contestants[task.contestant];
       if (open === undefined) throw new Error(`${backend} has no contestant ${task.contestant}`);
       const contestant = await open(place);
-      const run = async () => {
+      const run = async ({ conversation, first = 0 }: Order) => {
+        if (conversation === undefined) throw new Error("Append to which conversation?");
         for (let n = first; n < first + messages; n++) {
           await contestant.append(conversation, [message(n, who)]);
         }
@@ -108,16 +114,20 @@ async function exportAll(store: ChatStore): Promise<number> {
 }
 
 const answer = (value: Answer) => process.send?.(value);
-// Without its parent it has nothing to do.
-process.on("disconnect", () => process.exit());
+const fail = (error: unknown) =>
+  answer({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+
 try {
   const { run, close } = await prepare(JSON.parse(process.argv[2] as string) as Task);
+  process.on("message", (order: Order) => {
+    run(order).then((value) => answer({ value }), fail);
+  });
+  // Without its parent it has nothing to do.
+  process.on("disconnect", () => {
+    void close().finally(() => process.exit());
+  });
   answer({ value: 0 });
-  await once(process, "message");
-  const value = await run();
-  await close();
-  answer({ value });
 } catch (error) {
-  answer({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+  fail(error);
+  process.disconnect();
 }
-process.disconnect();

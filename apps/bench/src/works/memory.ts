@@ -43,7 +43,7 @@ export const holdOpen: Work = {
   name: "ram-session",
   async run(arena): Promise<Entry[]> {
     const history = 100;
-    const child = new Child({
+    await using child = new Child({
       kind: "hold",
       backend: arena.name,
       place: arena.place("ours", "main"),

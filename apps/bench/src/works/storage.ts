@@ -38,7 +38,7 @@ export const exportAll: Work = {
       Array.from({ length: sessions }, (_, n) => [{ user: `user${n}`, name: "long" }, messages]),
     );
     await arena.backend.settle(arena.at);
-    const child = new Child({
+    await using child = new Child({
       kind: "export",
       backend: arena.name,
       place: arena.place("ours", namespace),

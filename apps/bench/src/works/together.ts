@@ -1,10 +1,10 @@
 /** Many at once: conversations in one process, processes on one conversation. */
 import { max, median, min } from "simple-statistics";
+import type { Arena } from "../arena.js";
 import { Child } from "../child.js";
-import type { Conversation } from "../contestant.js";
+import type { Contestant, Conversation } from "../contestant.js";
 import { type Lane, race, type Timing } from "../measure.js";
 import { message } from "../messages.js";
-import type { Task } from "../worker.js";
 import type { Work } from "./index.js";
 
 const conversationsAtOnce = 64;
@@ -52,85 +52,102 @@ const mixed: Work = {
   },
 };
 
-/** @param isShared Whether all processes append to one conversation. */
-function appending(isShared: boolean): Work {
-  const name = `append-${processes}-${isShared ? "one" : "own"}`;
-  return {
-    name,
-    async run(arena) {
-      const messages = arena.quick ? 15 : 200;
-      const rounds = arena.quick ? 1 : arena.effort.rounds;
-      const timings = new Map<string, Timing>();
-      for (const [contestant, it] of await arena.contestants()) {
-        if (isShared && !it.sharesConversations) continue;
-        const tasks = Array.from({ length: processes }, (_, n) => ({
-          backend: arena.name,
-          contestant,
-          place: arena.place(contestant, "main"),
-          conversation: { user: "processes", name: isShared ? name : `${name}-${n}` },
-          who: `process${n}-`,
-          messages,
-        }));
-        const times: number[] = [];
-        for (let round = 0; round < rounds; round++) {
-          const some = tasks.map(
-            (task): Task => ({ ...task, kind: "append", first: round * messages }),
-          );
-          times.push((await inProcesses(some)) / (processes * messages));
+const eight: Work = {
+  name: `append-${processes}`,
+  async run(arena) {
+    const shared = new Map<string, Timing>();
+    const own = new Map<string, Timing>();
+    for (const [contestant, it] of await arena.contestants()) {
+      const writers = startWriters(arena, contestant);
+      try {
+        await Promise.all(writers.map(({ child }) => child.ready));
+        if (it.sharesConversations) {
+          const one = { user: "everybody", name: "one" };
+          const all = writers.map((writer) => ({ ...writer, conversation: one }));
+          shared.set(contestant, await appendAtOnce(arena, contestant, it, all));
         }
-        for (const { conversation } of isShared ? tasks.slice(0, 1) : tasks) {
-          const writers = isShared
-            ? tasks
-            : tasks.filter((task) => task.conversation === conversation);
-          const stored = (await it.all(conversation)).map(({ content }) => content);
-          refuseLoss(
-            `${arena.name}, ${contestant}, ${name}`,
-            stored,
-            writers.map(({ who }) => who),
-            rounds * messages,
-          );
-        }
-        timings.set(contestant, {
-          median: median(times),
-          quartiles: [min(times), max(times)],
-          samples: times.length,
-        });
+        own.set(contestant, await appendAtOnce(arena, contestant, it, writers));
+      } finally {
+        await Promise.all(writers.map(({ child }) => child[Symbol.asyncDispose]()));
       }
-      const note = "nothing was lost; spread: the fastest and the slowest round";
-      return [await arena.entry(name, null, timings, undefined, note)];
-    },
-  };
+    }
+    const note = "nothing was lost; spread: the fastest and the slowest round";
+    return [
+      await arena.entry(`${eight.name}-one`, null, shared, undefined, note),
+      await arena.entry(`${eight.name}-own`, null, own, undefined, note),
+    ];
+  },
+};
+
+/** A process that appends, and to which conversation. */
+interface Writer {
+  readonly child: Child;
+  readonly who: string;
+  readonly conversation: Conversation;
+}
+
+function startWriters(arena: Arena, contestant: string): Writer[] {
+  return Array.from({ length: processes }, (_, n) => {
+    const who = `process${n}-`;
+    const child = new Child({
+      kind: "append",
+      backend: arena.name,
+      contestant,
+      place: arena.place(contestant, "main"),
+      who,
+      messages: messagesOf(arena),
+    });
+    return { child, who, conversation: { user: `user-of-${who}`, name: "own" } };
+  });
+}
+
+/** That each process appends in one round. */
+function messagesOf({ quick }: Arena): number {
+  return quick ? 10 : 100;
+}
+
+/** Milliseconds for each message, when all append at once. */
+async function appendAtOnce(
+  arena: Arena,
+  contestant: string,
+  it: Contestant,
+  writers: readonly Writer[],
+): Promise<Timing> {
+  const messages = messagesOf(arena);
+  const { rounds } = arena.effort;
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const begin = performance.now();
+    await Promise.all(
+      writers.map(({ child, conversation }) =>
+        child.run({ conversation, first: round * messages }),
+      ),
+    );
+    times.push((performance.now() - begin) / (writers.length * messages));
+  }
+  for (const { who, conversation } of writers) {
+    const stored = (await it.all(conversation)).map(({ content }) => content);
+    refuseLoss(`${arena.name}, ${contestant}`, stored, who, rounds * messages);
+  }
+  return { median: median(times), quartiles: [min(times), max(times)], samples: rounds };
 }
 
 /** @throws when a message of a writer is not there, is there twice, or is not in the order in which it was appended. */
 export function refuseLoss(
   where: string,
   stored: readonly string[],
-  writers: readonly string[],
+  who: string,
   count: number,
 ): void {
-  for (const who of writers) {
-    const found = stored.filter((content) => content.startsWith(who));
-    const expected = Array.from({ length: count }, (_, n) => message(n, who).content);
-    const wrong = expected.findIndex((content, n) => found[n] !== content);
-    if (wrong >= 0 || found.length !== count) {
-      throw new Error(
-        `${where}: of ${count} messages that ${who} appended, ${found.length} are there, ` +
-          `the first that is not in its place is number ${wrong}`,
-      );
-    }
+  const found = stored.filter((content) => content.startsWith(who));
+  const expected = Array.from({ length: count }, (_, n) => message(n, who).content);
+  const wrong = expected.findIndex((content, n) => found[n] !== content);
+  if (wrong >= 0 || found.length !== count) {
+    throw new Error(
+      `${where}: of ${count} messages that ${who} appended, ${found.length} are there, ` +
+        `the first that is not in its place is number ${wrong}`,
+    );
   }
 }
 
-/** Milliseconds from when all processes are told to begin until all are done. */
-async function inProcesses(tasks: readonly Task[]): Promise<number> {
-  const children = tasks.map((task) => new Child(task));
-  await Promise.all(children.map(({ ready }) => ready));
-  const begin = performance.now();
-  await Promise.all(children.map((child) => child.run()));
-  const time = performance.now() - begin;
-  await Promise.all(children.map(({ gone }) => gone));
-  return time;
-}
-
-export const togetherWorks: readonly Work[] = [mixed, appending(true), appending(false)];
+export const togetherWorks: readonly Work[] = [mixed, eight];
