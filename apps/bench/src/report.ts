@@ -117,6 +117,12 @@ export function toCharts(entries: readonly Entry[]): ReadonlyMap<string, string>
 
 function toChart(title: string, entries: readonly Entry[]): string {
   const peers = [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
+  const values = entries.flatMap(({ ours, raw, peers = {} }) => [
+    ours,
+    ...(raw === null ? [] : [raw]),
+    ...Object.values(peers),
+  ]);
+  const floor = 10 ** Math.floor(Math.log10(Math.min(...values)));
   const chart = init(null, null, { renderer: "svg", ssr: true, width: 960, height: 420 });
   chart.setOption({
     animation: false,
@@ -134,7 +140,8 @@ function toChart(title: string, entries: readonly Entry[]): string {
       data: entries.map(({ backend, history }) => `${backend}\n${history?.toLocaleString("en")}`),
       axisLabel: { interval: 0, fontSize: 11 },
     },
-    yAxis: { type: "log" },
+    // Bars of a logarithmic axis grow from 1, unless told from where.
+    yAxis: { type: "log", min: floor, startValue: floor },
     series: ["ours", "raw", ...peers].map((name) => ({
       name,
       type: "bar",
