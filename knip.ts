@@ -9,6 +9,7 @@ function entries(folder: string): string[] {
 
 /** What is reached otherwise than by an import. */
 const others: Readonly<Record<string, readonly string[]>> = {
+  examples: ["*.ts", "nextjs/app/**/*.ts", "test/lambda-runtime.ts"], // each a program, or a server's
   "packages/core": ["test/**/*.test-d.ts"], // judged by tsc
   "packages/sabotage": ["test/suite/*.ts"], // a vitest run within the test
 };
@@ -21,6 +22,7 @@ const config: KnipConfig = {
   workspaces: Object.fromEntries(
     ["packages", "apps"]
       .flatMap((parent) => readdirSync(parent).map((name) => `${parent}/${name}`))
+      .concat("examples")
       .map((folder) => [folder, { entry: [...entries(folder), ...(others[folder] ?? [])] }]),
   ),
 };

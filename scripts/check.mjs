@@ -36,11 +36,10 @@ const read = (file) => (existsSync(file) ? readFileSync(file, "utf8") : "");
 const manifestOf = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
 const root = manifestOf(".");
-const folders = ["packages", "apps"].flatMap((parent) =>
-  readdirSync(parent)
-    .map((name) => `${parent}/${name}`)
-    .filter((folder) => existsSync(`${folder}/package.json`)),
-);
+const folders = ["packages", "apps"]
+  .flatMap((parent) => readdirSync(parent).map((name) => `${parent}/${name}`))
+  .filter((folder) => existsSync(`${folder}/package.json`))
+  .concat("examples");
 const core = await import(pathToFileURL("packages/core/dist/index.js").href);
 const tarballs = mkdtempSync(join(tmpdir(), "chatstore-check-"));
 

@@ -1,0 +1,141 @@
+/** The command line. See the README. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { EngineMissingError } from "@chatstore/engines";
+import { Arena } from "./arena.js";
+import { type BackendName, backends } from "./backends.js";
+import type { Entry } from "./entry.js";
+import type { Effort } from "./measure.js";
+import { type EngineReport, machine, type Report, toCharts, toTable } from "./report.js";
+import { coreWorks, works } from "./works/index.js";
+
+const usage = `pnpm bench [--quick] [--json] [--backend names] [--work names]
+
+  --quick    fewer rounds and smaller numbers: less than two minutes
+  --json     nothing but the entries on standard output, as JSON (with pnpm -s)
+  --backend  core,${Object.keys(backends).join()}
+  --work     ${[...works, ...coreWorks].map(({ name }) => name).join()}`;
+
+const thorough: Effort = { rounds: 5, roundTime: 2_000, passes: [5, 2_000] };
+const hasty: Effort = { rounds: 3, roundTime: 250, passes: [1, 1_000] };
+
+const folder = join(import.meta.dirname, "..");
+const chartFolder = join(folder, "../../docs/performance");
+
+interface Options {
+  readonly quick: boolean;
+  readonly json: boolean;
+  readonly backend: readonly string[] | undefined;
+  readonly work: readonly string[] | undefined;
+}
+
+/** @throws Error that says what was wrong. */
+function readOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+      backend: { type: "string" },
+      work: { type: "string" },
+    },
+  });
+  const pick = (given: string | undefined, known: readonly string[]) => {
+    const names = given?.split(",");
+    const unknown = names?.filter((name) => !known.includes(name)) ?? [];
+    if (unknown.length > 0) throw new Error(`Unknown: ${unknown.join(", ")}`);
+    return names;
+  };
+  const workNames = [...works, ...coreWorks].map(({ name }) => name);
+  return {
+    quick: values.quick,
+    json: values.json,
+    backend: pick(values.backend, ["core", ...Object.keys(backends)]),
+    work: pick(values.work, workNames),
+  };
+}
+
+/** Everything that was asked for. What fails is told, and the rest goes on. */
+async function measure(options: Options): Promise<{ report: Report; failed: boolean }> {
+  const { quick } = options;
+  const effort = quick ? hasty : thorough;
+  const engines: EngineReport[] = [];
+  const entries: Entry[] = [];
+  let failed = false;
+  const isAsked = (asked: readonly string[] | undefined, name: string) =>
+    asked === undefined || asked.includes(name);
+  const attempt = async (name: string, run: () => Promise<readonly Entry[]>) => {
+    const begin = performance.now();
+    try {
+      entries.push(...(await run()));
+      progress(`${name}, ${((performance.now() - begin) / 1_000).toFixed(1)} s`);
+    } catch (error) {
+      failed = true;
+      progress(`${name} FAILED: ${(error as Error).stack}`);
+    }
+  };
+
+  for (const name of Object.keys(backends) as BackendName[]) {
+    if (!isAsked(options.backend, name)) continue;
+    const asked = works.filter((work) => isAsked(options.work, work.name));
+    if (asked.length === 0) continue;
+    const backend = backends[name];
+    const engine = await backend.start().catch((error: unknown) => {
+      if (!(error instanceof EngineMissingError)) throw error;
+      progress(`${name} SKIPPED: ${error.message}`);
+      engines.push({ backend: name, skipped: error.message });
+    });
+    if (engine === undefined) continue;
+    const arena = new Arena(name, backend, engine.at, { effort, quick });
+    try {
+      for (const work of asked) await attempt(`${name} ${work.name}`, () => work.run(arena));
+      await attempt(`${name}: all contestants hold the same`, async () => {
+        await arena.refuseDifferences();
+        return [];
+      });
+      const durability = Object.fromEntries(await arena.durabilities());
+      engines.push({ backend: name, version: engine.version, durability });
+    } finally {
+      await arena.close();
+      await engine.stop();
+    }
+  }
+  if (isAsked(options.backend, "core")) {
+    for (const work of coreWorks.filter(({ name }) => isAsked(options.work, name))) {
+      await attempt(`core ${work.name}`, () => work.run({ effort, quick }));
+    }
+  }
+  return { report: { machine: machine(), quick, engines, entries }, failed };
+}
+
+function progress(line: string): void {
+  console.error(line);
+}
+
+function publish(report: Report, { json, backend, work }: Options): void {
+  // A part would take the place of the whole.
+  if (backend === undefined && work === undefined) {
+    writeFileSync(join(folder, "results.json"), `${JSON.stringify(report, null, 2)}\n`);
+    mkdirSync(chartFolder, { recursive: true });
+    for (const [name, svg] of toCharts(report.entries)) {
+      writeFileSync(join(chartFolder, `${name}.svg`), svg);
+    }
+  }
+  console.log(json ? JSON.stringify(report.entries, null, 2) : toTable(report));
+}
+
+async function main(): Promise<void> {
+  let options: Options;
+  try {
+    options = readOptions();
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exitCode = 2;
+    return;
+  }
+  const { report, failed } = await measure(options);
+  publish(report, options);
+  if (failed) process.exitCode = 1;
+}
+
+await main();

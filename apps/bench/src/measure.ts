@@ -1,0 +1,67 @@
+/** How time is taken: contestants by turns, in rounds, after a warm-up. */
+import { quantile } from "simple-statistics";
+
+/** How much is measured. */
+export interface Effort {
+  readonly rounds: number;
+  /** Milliseconds of one round, and of the warm-up, for all lanes of a race together. */
+  readonly roundTime: number;
+  /** Bounds of how often each lane runs in a round. */
+  readonly passes: readonly [least: number, most: number];
+}
+
+/** One competitor in one situation. */
+export interface Lane<Name extends string = string> {
+  readonly contestant: Name;
+  /** Prepares a run, and returns what is timed. Every pass of a race has another number, the same for all lanes. */
+  prepare(pass: number): () => Promise<unknown>;
+}
+
+/** Milliseconds. */
+export interface Timing {
+  readonly median: number;
+  readonly quartiles: readonly [number, number];
+  readonly samples: number;
+}
+
+/**
+ * Run all lanes by turns, in one order and then in the opposite one, so that whatever disturbs the machine, and whatever
+ * one run leaves behind for the next, meets all of them alike.
+ */
+export async function race<L extends Lane>(
+  lanes: readonly L[],
+  effort: Effort,
+): Promise<ReadonlyMap<L, Timing>> {
+  const samples = new Map(lanes.map((lane) => [lane, [] as number[]]));
+  let pass = 0;
+  const runAll = async (record: boolean) => {
+    const order = pass % 2 === 0 ? lanes : lanes.toReversed();
+    for (const lane of order) {
+      const run = lane.prepare(pass);
+      const begin = performance.now();
+      await run();
+      const time = performance.now() - begin;
+      if (record) samples.get(lane)?.push(time);
+    }
+    pass++;
+  };
+
+  const [least, most] = effort.passes;
+  const begin = performance.now();
+  while (pass < least || (pass < most && performance.now() - begin < effort.roundTime)) {
+    await runAll(false);
+  }
+  const passTime = (performance.now() - begin) / pass;
+  const passes = Math.min(most, Math.max(least, Math.floor(effort.roundTime / passTime)));
+  for (let count = 0; count < effort.rounds * passes; count++) await runAll(true);
+  return new Map([...samples].map(([lane, times]) => [lane, summary(times)]));
+}
+
+function summary(times: readonly number[]): Timing {
+  const [lower, median, upper] = quantile([...times], [0.25, 0.5, 0.75]) as [
+    number,
+    number,
+    number,
+  ];
+  return { median, quartiles: [lower, upper], samples: times.length };
+}

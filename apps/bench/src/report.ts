@@ -1,0 +1,158 @@
+/** The result for people: what was run on, the table, and the charts. */
+import { statfsSync } from "node:fs";
+import { cpus, release, tmpdir, totalmem, type } from "node:os";
+import Table from "cli-table3";
+import { BarChart } from "echarts/charts";
+import { GridComponent, LegendComponent, TitleComponent } from "echarts/components";
+import { init, use } from "echarts/core";
+import { SVGRenderer } from "echarts/renderers";
+import type { Durability } from "./contestant.js";
+import { type Entry, misses } from "./entry.js";
+
+/** One run. */
+export interface Report {
+  readonly machine: string;
+  /** Whether few rounds and smaller numbers had to do. */
+  readonly quick: boolean;
+  readonly engines: readonly EngineReport[];
+  readonly entries: readonly Entry[];
+}
+
+export interface EngineReport {
+  readonly backend: string;
+  /** Of engine and driver. Absent: skipped. */
+  readonly version?: string;
+  /** By contestant. */
+  readonly durability?: Readonly<Record<string, Durability>>;
+  /** Why there is no such engine here. */
+  readonly skipped?: string;
+}
+
+export function machine(): string {
+  const [first] = cpus();
+  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
+  const system = `${type()} ${release()}`;
+  // Where a sync to disk costs nothing, no write is slow.
+  const disk =
+    statfsSync(tmpdir()).type === 0x01021994 ? ", temporary files in memory (tmpfs)" : "";
+  return `${cpus().length} × ${first?.model.trim()}, ${memory}, ${system}, Node ${process.version}${disk}`;
+}
+
+export function toTable({ machine, engines, entries, quick }: Report): string {
+  const peers = [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
+  const table = new Table({
+    head: ["backend", "work", "history", "ours", "raw", ...peers, "ratio", "target", ""],
+    style: { head: [], border: [], compact: true },
+    colAligns: [
+      "left",
+      "left",
+      "right",
+      "right",
+      "right",
+      ...peers.map(() => "right" as const),
+      "right",
+      "right",
+      "left",
+    ],
+  });
+  for (const entry of entries) {
+    const { backend, work, history, ours, raw, ratio, target, spread, note = "" } = entry;
+    const show = (value: number | null | undefined, name = "") => {
+      if (value === null || value === undefined) return "";
+      const quartiles = spread?.[name]?.map((one) => format(one, entry.unit));
+      return format(value, entry.unit) + (quartiles ? ` (${quartiles.join("–")})` : "");
+    };
+    table.push([
+      backend,
+      work,
+      history === null ? "" : history.toLocaleString("en"),
+      show(ours, "ours"),
+      show(raw, "raw"),
+      ...peers.map((name) => show(entry.peers?.[name], name)),
+      ratio === null ? "" : `${ratio < 0.1 ? ratio.toPrecision(1) : ratio.toFixed(2)} ×`,
+      show(target),
+      [misses(entry) ? "MISSED" : "", note].filter((part) => part !== "").join("; "),
+    ]);
+  }
+  const about = engines.map(({ backend, version, durability = {}, skipped }) => {
+    if (skipped !== undefined) return `${backend}: SKIPPED: ${skipped}`;
+    const settings = Object.entries(durability).map(
+      ([name, { survives, settings }]) => `a write of ${name} survives ${survives} (${settings})`,
+    );
+    return `${backend}: ${version}; ${settings.join(", ")}`;
+  });
+  return [
+    machine,
+    ...about,
+    `Medians (and quartiles), by turns in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
+      "Target: the most that ours may be.",
+    table.toString(),
+  ].join("\n");
+}
+
+function format(value: number, unit: Entry["unit"]): string {
+  if (unit === "ms") return value < 10 ? `${value.toPrecision(3)} ms` : `${value.toFixed(1)} ms`;
+  return value < 100_000 ? `${Math.round(value)} B` : `${(value / 1e6).toFixed(1)} MB`;
+}
+
+use([BarChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
+
+/** Works that have a chart, with its title. */
+const charted: Readonly<Record<string, string>> = {
+  "append-3": "Append a batch of 3",
+  "newest-20": "Read the newest 20",
+  "page-20": "Read a page of 20 in the middle",
+  all: "Read the whole history",
+};
+
+/** SVG by work, of those that were measured. */
+export function toCharts(entries: readonly Entry[]): ReadonlyMap<string, string> {
+  const charts = new Map<string, string>();
+  for (const [work, title] of Object.entries(charted)) {
+    const shown = entries.filter((entry) => entry.work === work);
+    if (shown.length > 0) charts.set(work, toChart(title, shown));
+  }
+  return charts;
+}
+
+function toChart(title: string, entries: readonly Entry[]): string {
+  const peers = [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
+  const values = entries.flatMap(({ ours, raw, peers = {} }) => [
+    ours,
+    ...(raw === null ? [] : [raw]),
+    ...Object.values(peers),
+  ]);
+  const floor = 10 ** Math.floor(Math.log10(Math.min(...values)));
+  const chart = init(null, null, { renderer: "svg", ssr: true, width: 960, height: 420 });
+  chart.setOption({
+    animation: false,
+    backgroundColor: "#fff",
+    title: {
+      text: title,
+      subtext: "milliseconds, logarithmic: shorter is better",
+      left: 16,
+      top: 8,
+    },
+    legend: { right: 16, top: 12 },
+    grid: { left: 64, right: 24, top: 72, bottom: 56 },
+    xAxis: {
+      type: "category",
+      data: entries.map(({ backend, history }) => `${backend}\n${history?.toLocaleString("en")}`),
+      axisLabel: { interval: 0, fontSize: 11 },
+    },
+    // Bars of a logarithmic axis grow from 1, unless told from where.
+    yAxis: { type: "log", min: floor, startValue: floor },
+    series: ["ours", "raw", ...peers].map((name) => ({
+      name,
+      type: "bar",
+      silent: true, // a picture: without styles for a pointer above it
+      data: entries.map(({ ours, raw, peers = {} }) => {
+        const value = { ours, raw, ...peers }[name];
+        return value === undefined || value === null ? null : Number(value.toPrecision(4));
+      }),
+    })),
+  });
+  const svg = chart.renderToSVGString();
+  chart.dispose();
+  return svg;
+}

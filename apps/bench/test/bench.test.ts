@@ -1,0 +1,156 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
+import { afterAll, describe, expect, test } from "vitest";
+import { refuseDifferent } from "../src/arena.ts";
+import { backends } from "../src/backends.ts";
+import type { Contestant, Durability, Message } from "../src/contestant.ts";
+import { alike, type Entry, misses, timed } from "../src/entry.ts";
+import { race } from "../src/measure.ts";
+import { history, message } from "../src/messages.ts";
+import { refuseLoss } from "../src/works/together.ts";
+
+const run = promisify(execFile);
+const folder = await mkdtemp(join(tmpdir(), "chatstore-bench-test-"));
+afterAll(() => rm(folder, { recursive: true }));
+
+describe.each(["sqlite", "file"] as const)("on %s", (name) => {
+  test.each(["ours", "raw"] as const)("%s does the work that is measured", async (who) => {
+    const { contestants, bytes } = backends[name];
+    const place = { at: folder, namespace: `${who}_${name}` };
+    const contestant = await contestants[who](place);
+    const conversation = { user: "alice", name: "one" };
+    await contestant.fill([
+      [conversation, history(100)],
+      [{ user: "alice", name: "two" }, history(1)],
+      [{ user: "bob", name: "one" }, history(1)],
+    ]);
+    await delay(5); // the sessions are listed by the time of their last change
+    await contestant.append(conversation, [message(100), message(101)]);
+    const expected = Array.from({ length: 102 }, (_, n) => message(n));
+    const { all, newest, page, list } = contestant as Required<Contestant>;
+    const said = (messages: readonly Message[]) =>
+      messages.map(({ role, content }) => ({ role, content }));
+
+    const stored = await all.call(contestant, conversation);
+    expect(said(stored)).toEqual(expected);
+    expect(new Set(stored.map(({ id }) => id)).size).toBe(102);
+    expect(said(await newest.call(contestant, conversation, 20))).toEqual(expected.slice(-20));
+    const before = { id: "m50", position: 50 };
+    expect(said(await page.call(contestant, conversation, before, 20))).toEqual(
+      expected.slice(30, 50),
+    );
+    expect(await list.call(contestant, "alice", 20)).toEqual(["one", "two"]);
+    expect(contestant.durability.survives).toBe("host");
+    await contestant.close();
+
+    expect(await bytes(place)).toBeGreaterThan(102 * 400);
+    const again = await contestants[who](place);
+    expect(said(await again.all(conversation))).toEqual(expected);
+    await again.close();
+  });
+});
+
+test("--json prints the entries, and nothing else", async () => {
+  const { stdout } = await run(
+    process.execPath,
+    [
+      ...[new URL("../dist/index.js", import.meta.url).pathname, "--quick", "--json"],
+      ...["--backend", "sqlite,file", "--work", "all,append-8"],
+    ],
+    { cwd: join(import.meta.dirname, "..") },
+  );
+  const entries = JSON.parse(stdout) as Entry[];
+  const lines = entries.map(({ backend, work, history }) => [backend, work, history]);
+  expect(lines).toEqual(
+    ["sqlite", "file"].flatMap((backend) => [
+      ...[1_000, 10_000].map((length) => [backend, "all", length]),
+      [backend, "append-8-one", null],
+      [backend, "append-8-own", null],
+    ]),
+  );
+  for (const { ours, raw, ratio, target, work, backend } of entries) {
+    expect(ours).toBeGreaterThan(0);
+    expect(target === undefined).toBe(work !== "all");
+    if (backend === "file" && work === "append-8-one") expect([raw, ratio]).toEqual([null, null]);
+    else expect(ratio).toBeCloseTo(ours / (raw as number));
+  }
+}, 120_000);
+
+test("a contestant that lost, doubled or reordered a message does not pass", () => {
+  const contents = (numbers: readonly number[]) => numbers.map((n) => message(n, "a").content);
+  refuseLoss("here", [...contents([0, 1]), message(0, "b").content], "a", 2);
+  for (const stored of [[0], [1, 0], [0, 1, 1], []]) {
+    expect(() => refuseLoss("here", contents(stored), "a", 2)).toThrow(/a appended/);
+  }
+  refuseDifferent(
+    "here",
+    new Map([
+      ["ours", ["x", "y"]],
+      ["raw", ["x", "y"]],
+    ]),
+  );
+  for (const other of [["x"], ["y", "x"], ["x", "y", "y"]]) {
+    expect(() =>
+      refuseDifferent(
+        "here",
+        new Map([
+          ["ours", ["x", "y"]],
+          ["raw", other],
+        ]),
+      ),
+    ).toThrow(/raw/);
+  }
+});
+
+test("contestants run by turns, as often, on the same passes", async () => {
+  const log: string[] = [];
+  const lanes = ["a", "b"].map((contestant) => ({
+    contestant,
+    prepare: (pass: number) => async () => {
+      log.push(`${contestant}${pass}`);
+    },
+  }));
+  const timings = await race(lanes, { rounds: 2, roundTime: 0, passes: [3, 3] });
+  const passes = Array.from({ length: 9 }, (_, pass) => pass);
+  expect(log).toEqual(
+    passes.flatMap((pass) => (pass % 2 === 0 ? ["a", "b"] : ["b", "a"]).map((one) => one + pass)),
+  );
+  expect([...timings.values()].map(({ samples }) => samples)).toEqual([6, 6]);
+});
+
+test("what survives less is not compared", () => {
+  const timing = (median: number) => ({ median, quartiles: [median, median] as const, samples: 1 });
+  const timings = new Map([
+    ["ours", timing(2)],
+    ["raw", timing(1)],
+  ]);
+  const entry = timed({ backend: "b", work: "w", history: 1 }, timings, ({ raw }) => raw * 1.5);
+  expect(entry).toMatchObject({ ratio: 2, target: 1.5 });
+  expect(misses(entry)).toBe(true);
+  const settings = "";
+  const durable: Durability = { survives: "host", settings };
+  const weak: Durability = { survives: "process", settings };
+  expect(
+    alike(
+      entry,
+      new Map([
+        ["ours", durable],
+        ["raw", durable],
+      ]),
+    ),
+  ).toEqual(entry);
+  const unlike = alike(
+    entry,
+    new Map([
+      ["ours", durable],
+      ["raw", weak],
+    ]),
+  );
+  expect(unlike).toMatchObject({ ours: 2, raw: 1, ratio: null });
+  expect(unlike.target).toBeUndefined();
+  expect(unlike.note).toMatch(/unlike durability/);
+});

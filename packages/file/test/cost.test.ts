@@ -1,0 +1,43 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { fileChatStore, sessionKey } from "../src/index.ts";
+
+const dir = await mkdtemp(join(tmpdir(), "chatstore-file-cost-"));
+afterAll(() => rm(dir, { recursive: true }));
+
+const key = sessionKey({ user: "alice", conversation: "long" });
+const say = (id?: string) => ({ id, role: "user", content: "x".repeat(400) }) as const;
+
+/** Of this process, by the kernel. */
+async function bytes(): Promise<{ readonly read: number; readonly written: number }> {
+  const io = await readFile("/proc/self/io", "utf8");
+  const field = (name: string) => Number(new RegExp(`^${name}: (\\d+)`, "m").exec(io)?.[1]);
+  return { read: field("rchar"), written: field("wchar") };
+}
+
+test.skipIf(process.platform !== "linux")("what operations cost does not creep up", async () => {
+  await using store = fileChatStore({ dir });
+  await store.setMessages(
+    key,
+    Array.from({ length: 2_000 }, (_, n) => say(`m${n}`)),
+  );
+  /** Bytes that are read, bytes that are written. */
+  const most: Record<string, [() => Promise<unknown>, number, number]> = {
+    "append one": [() => store.addMessage(key, say()), 24_000, 1_200],
+    "append three": [() => store.addMessages(key, [say(), say(), say()]), 24_000, 2_600],
+    "newest 20": [() => store.getMessages(key, { last: 20 }), 44_000, 500],
+    "page of 20": [() => store.getMessages(key, { before: "m1000", limit: 20 }), 38_000, 500],
+    session: [() => store.getSession(key), 24_000, 500],
+    list: [() => store.listSessions({ user: "alice" }), 24_000, 500],
+  };
+  for (const [name, [run, reads, writes]] of Object.entries(most)) {
+    await run();
+    const before = await bytes();
+    await run();
+    const after = await bytes();
+    expect.soft(after.read - before.read, `${name}: read`).toBeLessThanOrEqual(reads);
+    expect.soft(after.written - before.written, `${name}: written`).toBeLessThanOrEqual(writes);
+  }
+});
