@@ -477,11 +477,11 @@ function byId(messages: readonly NewMessage[]): Map<string, NewMessage> {
   return new Map(messages.map((message) => [message.id as string, message]));
 }
 
-/** A message as memory keeps it: with an id, and a real time even when it went over the network as JSON. */
+/** A message as memory keeps it, now and after a restart: with an id and a time, a real one even when it came as JSON. */
 function complete(message: NewMessage): CompleteMessage {
-  const { id = randomUUID(), createdAt } = message;
+  const { id = randomUUID(), createdAt = new Date() } = message;
   const time = typeof createdAt === "string" ? new Date(createdAt) : createdAt;
-  return { ...message, id, ...(time !== undefined && { createdAt: time }) };
+  return { ...message, id, createdAt: time };
 }
 
 function sameContent(a: NewMessage, b: NewMessage): boolean {
