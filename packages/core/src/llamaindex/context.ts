@@ -81,45 +81,62 @@ export function toolResultId(message: ChatMessage): string | undefined {
   return (options.toolResult as Partial<ToolCall> | undefined)?.id;
 }
 
+type Count = (messages: readonly ChatMessage[]) => number;
+
 /**
- * Counts the tokens of an array that grows by one message at a time, as `getLLM` does with what it has chosen so far, in
- * the time that the new message takes. LlamaIndex tokenises all texts anew, with a space in between; but no token reaches
- * over a space behind a word, so only what follows the last such place has to be tokenised together.
+ * Counts tokens as LlamaIndex does: of all texts, with a space in between. `getLLM` asks for the count of an array that
+ * grows by one message at a time; each time takes only as long as the new message, unless an application's own tokenizer
+ * has tokens that reach over a space behind a word.
  */
-export function growingCount(count: (messages: readonly ChatMessage[]) => number) {
+export function tokenCount(count: Count): Count {
+  return dividesAtSpaces(count) ? growingCount(count) : count;
+}
+
+/** Counts at least as many tokens as there can be: one for each byte, and what the tokenizer makes of no text at all. */
+export function tokenBound(count: Count): Count {
+  const ofNothing = count([message("")]);
+  return growingCount((messages) =>
+    messages.reduce((sum, { content }) => sum + bytesOf(content), ofNothing),
+  );
+}
+
+/** Bytes of the text of a message, with those that LlamaIndex puts between texts. */
+function bytesOf(content: MessageContent): number {
+  const parts = typeof content === "string" ? 0 : content.length;
+  return Buffer.byteLength(textOf(content)) + 2 * parts + 1;
+}
+
+/** Tried with texts of many lengths, so that a tokenizer which only divides by some number shows its rounding. */
+function dividesAtSpaces(count: Count): boolean {
+  return ["I", "am", "now", "here", "again", "with 1", "message"].every((text) => {
+    const once = count([message(""), message(text)]);
+    return count([message(""), ...Array(8).fill(message(text))]) === 8 * once;
+  });
+}
+
+function message(content: string): ChatMessage {
+  return { role: "user", content };
+}
+
+/** Tokenises together only what follows the last space behind a word. */
+function growingCount(count: Count): Count {
   const nothing = { length: 0, tokens: 0, settled: 0, tail: [] as readonly ChatMessage[] };
   const counts = new WeakMap<readonly ChatMessage[], typeof nothing>();
-  return (messages: readonly ChatMessage[]): number => {
+  return (messages) => {
     let { length, tokens, settled, tail } = counts.get(messages) ?? nothing;
-    for (const message of messages.slice(length)) {
+    for (const added of messages.slice(length)) {
       const last = tail.at(-1);
       if (last !== undefined && (endsInWord(last) || tail.length > maxTailLength)) {
         settled = tokens;
-        tail = [{ role: "user", content: "" }];
+        tail = [message("")];
       }
-      tail = [...tail, message];
+      tail = [...tail, added];
       tokens = settled + count(tail);
       length++;
     }
     counts.set(messages, { length, tokens, settled, tail });
     return tokens;
   };
-}
-
-/** Counts at least as many tokens as there can be: one for each byte, and what the tokenizer makes of no text at all. */
-export function tokenBound(count: (messages: readonly ChatMessage[]) => number) {
-  const ofNothing = count([{ role: "user", content: "" }]);
-  return (messages: readonly ChatMessage[]): number =>
-    messages.reduce((sum, { content }) => sum + bytesOf(content), ofNothing);
-}
-
-/** Bytes of the text of a message, with those that LlamaIndex puts between texts. */
-function bytesOf(content: MessageContent): number {
-  if (typeof content === "string") return Buffer.byteLength(content) + 1;
-  return content.reduce(
-    (sum, part) => sum + (part.type === "text" ? Buffer.byteLength(part.text) + 2 : 0),
-    1,
-  );
 }
 
 /** Keeps the count linear where many texts end in white space, at the price of a token more or less. */

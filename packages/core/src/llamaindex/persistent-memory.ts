@@ -8,7 +8,7 @@ import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
 import { throwFailures, WritePromise } from "../write-promise.js";
 import { type AgentWorkflow, type RunObserver, stateOfRun } from "./agent-run.js";
-import { arrangeToolMessages, growingCount, textOf, tokenBound } from "./context.js";
+import { arrangeToolMessages, textOf, tokenBound, tokenCount } from "./context.js";
 import { claimBlocks, load, restoreFacts, type State } from "./restore.js";
 import { staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
 import {
@@ -282,7 +282,7 @@ function derive(Memory: MemoryClass): PersistentClass {
           Object.create(this, {
             messages: { value: [...messages.slice(0, memoryCursor), ...recent] },
             memoryCursor: { value: memoryCursor },
-            countMessagesToken: { value: growingCount(count) },
+            countMessagesToken: { value: count },
           }),
           llm,
           transientMessages,
@@ -293,7 +293,7 @@ function derive(Memory: MemoryClass): PersistentClass {
         const all = await choose(tokenBound(tokensOf)).catch(() => undefined);
         if (all?.length === recent.length + transientMessages.length) return all;
       }
-      const context = await choose(tokensOf);
+      const context = await choose(tokenCount(tokensOf));
       // The token limit may have cut between a call and its results.
       const end = context.length - transientMessages.length;
       return [...arrangeToolMessages(context.slice(0, end)), ...transientMessages];
