@@ -231,6 +231,19 @@ function derive(Memory: MemoryClass): PersistentClass {
       this.#state = attachment.state;
     }
 
+    /**
+     * LlamaIndex reads this option where it takes a memory for the options of a new, empty one: because the class is not
+     * its own, or always, in the constructor of CondenseQuestionChatEngine.
+     */
+    get customAdapters(): never {
+      throw new InvalidOptionsError(
+        "LlamaIndex does not take this memory for one and would begin with an empty one instead. A " +
+          "CondenseQuestionChatEngine is given it as engine.memory, after it was constructed with chatHistory: []. Otherwise " +
+          "two copies of @llamaindex/core are at work: import createMemory from where the engine comes from, not one as ESM " +
+          "and the other as CommonJS, and see that npm ls @llamaindex/core names one version",
+      );
+    }
+
     // Not `async`: the message must be visible when `add` returns.
     override add(input: unknown): Promise<void> {
       return this.#watched(async () => {

@@ -18,7 +18,12 @@ import {
   TextNode,
 } from "llamaindex";
 import { describe, expect, test } from "vitest";
-import { memoryChatStore, persistentMemory, sessionKey } from "../../src/index.ts";
+import {
+  InvalidOptionsError,
+  memoryChatStore,
+  persistentMemory,
+  sessionKey,
+} from "../../src/index.ts";
 import { OfflineLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";
 
@@ -299,6 +304,16 @@ describe("a streamed reply", () => {
   });
 });
 
+test("what would take the memory for options, and forget it, fails clearly", async () => {
+  const memory = await start("options");
+  const queryEngine = new RetrieverQueryEngine(new OneDocument());
+  const chatHistory = memory as never;
+  expect(() => new CondenseQuestionChatEngine({ queryEngine, chatHistory })).toThrow(
+    "engine.memory",
+  );
+  expect(() => createMemory(chatHistory)).toThrow(InvalidOptionsError);
+});
+
 test("the memory is an instance of the caller's own Memory, ESM or CommonJS", async () => {
   const cjs = createRequire(import.meta.url)("llamaindex") as typeof import("llamaindex");
   const store = memoryChatStore();
@@ -308,10 +323,12 @@ test("the memory is an instance of the caller's own Memory, ESM or CommonJS", as
   expect(theirs).toBeInstanceOf(cjs.Memory);
   expect(theirs).not.toBeInstanceOf(createMemory().constructor);
   await theirs.add({ role: "user", content: "hello" });
-  const engine = new cjs.ContextChatEngine({
-    retriever: new OneDocument() as never,
-    chatHistory: theirs,
-    chatModel: new OfflineLLM(),
-  });
-  expect(engine.memory).toBe(theirs);
+  const converse = (memory: unknown) =>
+    new cjs.ContextChatEngine({
+      retriever: new OneDocument() as never,
+      chatHistory: memory as never,
+      chatModel: new OfflineLLM(),
+    });
+  expect(converse(theirs).memory).toBe(theirs);
+  expect(() => converse(ours)).toThrow("two copies of @llamaindex/core");
 });
