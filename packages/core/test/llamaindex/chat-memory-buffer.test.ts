@@ -89,3 +89,19 @@ test("a key that everybody shares, or a class of somebody else, is refused", asy
     persistentChatMemoryBuffer(class {} as never, { store, key } as never),
   ).rejects.toThrow(InvalidOptionsError);
 });
+
+test("LlamaIndex's own, over the store, awaits nothing: order holds, and an outage ends no process", async () => {
+  const store = new FragileStore();
+  const buffer = new ChatMemoryBuffer({ chatStore: store, chatStoreKey: key, llm });
+  void buffer.put(say("forgotten"));
+  void buffer.reset();
+  void buffer.set([say("one"), say("two")]);
+  void buffer.put(say("three"));
+  await store.flush();
+  expect(contents(await store.getMessages(key))).toEqual(["one", "two", "three"]);
+  store.fail();
+  void buffer.put(say("four"));
+  await expect(store.flush()).rejects.toThrow("the engine is away");
+  store.recover();
+  expect(contents(await buffer.getMessages())).toEqual(["one", "two", "three"]);
+});
