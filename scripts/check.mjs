@@ -77,7 +77,7 @@ function checkVersions(where, { dependencies, devDependencies, optionalDependenc
   const all = { ...dependencies, ...devDependencies, ...optionalDependencies };
   for (const [name, range] of Object.entries(all)) {
     check(
-      range === "catalog:" || range === "workspace:^",
+      range.startsWith("catalog:") || range === "workspace:^",
       where,
       `"${name}": "${range}" states a version: put it into the catalog of pnpm-workspace.yaml, write "catalog:" here`,
     );

@@ -15,9 +15,13 @@ export class Child extends EventEmitter<{ report: [value: unknown] }> {
 
   /**
    * @param config The store of all its conversations.
-   * @param worker The child's program, which calls `serve`. Default: the one with this package's LlamaIndex.
+   * @param worker The child's program, which calls `serve`. Default: what `CHATSTORE_E2E_WORKER` says, so that these
+   *   tests can be run with another LlamaIndex; otherwise the program with this package's.
    */
-  constructor(config: ChatStoreConfig, worker = new URL("./worker.js", import.meta.url)) {
+  constructor(
+    config: ChatStoreConfig,
+    worker = process.env["CHATSTORE_E2E_WORKER"] ?? new URL("./worker.js", import.meta.url),
+  ) {
     super();
     const child = fork(worker, [JSON.stringify(config)], {
       cwd: fileURLToPath(new URL("..", import.meta.url)), // from where the backends can be found
