@@ -25,8 +25,14 @@ import { escapeText, fromPortable, isPortable, toPortable, unescapeText } from "
 /** The envelope's version. A record of a newer one is refused, never guessed at. */
 const formatVersion = 1;
 
-/** Messages with an id that was made just now, by whoever encodes them: they cannot be stored yet. */
-export const freshMessages = new WeakSet<NewMessage>();
+/**
+ * What of a message the LlamaIndex bridge has filled in, as core does where a caller gives no id or no time: a message with
+ * an id made just now cannot be stored yet, and a time made up is no part of what the caller said.
+ */
+export const filledIn = new WeakMap<
+  NewMessage,
+  { readonly id: boolean; readonly createdAt: boolean }
+>();
 
 const roles: ReadonlySet<unknown> = new Set<MessageRole>([
   "user",
@@ -58,13 +64,15 @@ export function encodeMessage(message: NewMessage, label: string): MessageRecord
   if (options !== undefined) body["options"] = encoder.encode(options, "options");
   if (annotations !== undefined) body["annotations"] = encoder.encode(annotations, "annotations");
   if (Object.keys(extra).length > 0) body["extra"] = encoder.encode(extra, "extra");
+  const filled = filledIn.get(message);
   const time = createdAt?.getTime();
+  const given = filled?.createdAt ? undefined : time;
   return {
     id: id === undefined ? randomUUID() : toPortable(id),
-    digest: digestOf(time === undefined ? body : { ...body, createdAt: time }),
+    digest: digestOf(given === undefined ? body : { ...body, createdAt: given }),
     data: JSON.stringify({ v: formatVersion, ...body }),
     createdAt: time ?? Date.now(),
-    ...((id === undefined || freshMessages.has(message)) && { fresh: true }),
+    ...((id === undefined || filled?.id) && { fresh: true }),
   };
 }
 

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { ChatStore } from "../chat-store.js";
-import { freshMessages } from "../codec.js";
+import { filledIn } from "../codec.js";
 import { InvalidOptionsError, QueueFullError } from "../errors.js";
 import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
@@ -388,10 +388,16 @@ function derive(Memory: MemoryClass): PersistentClass {
     #toMemory(input: unknown): CompleteMessage | undefined {
       const adapter = Object.values(this.adapters).find((one) => one.isCompatible(input));
       if (adapter === undefined) return undefined;
-      const message = complete(adapter.toMemory(input));
+      const converted = adapter.toMemory(input);
+      const message = complete(converted);
+      const given = input as Partial<NewMessage>;
       const { llamaindex, vercel } = this.adapters;
-      const isRandom = (input as NewMessage).id === undefined; // an adapter of the caller's may know better
-      if (isRandom && (adapter === llamaindex || adapter === vercel)) freshMessages.add(message);
+      // What an adapter of the caller's makes, it may make the same each time.
+      const isOurs = adapter === llamaindex || adapter === vercel;
+      filledIn.set(message, {
+        id: (isOurs ? given : converted).id === undefined,
+        createdAt: (isOurs ? given : converted).createdAt === undefined,
+      });
       return message;
     }
 

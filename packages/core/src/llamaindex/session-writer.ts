@@ -1,6 +1,6 @@
 import type { Version } from "../backend.js";
 import type { ChatStore, WriteOptions, WriteResult } from "../chat-store.js";
-import { freshMessages } from "../codec.js";
+import { filledIn } from "../codec.js";
 import {
   BackendError,
   ChatStoreError,
@@ -149,8 +149,11 @@ export class SessionWriter implements Backlog {
         await write((options) => this.#store.addMessages(this.#key, messages, options));
       }
     } catch (error) {
-      // Whether they were stored is not always known.
-      for (const message of messagesOf(operations)) freshMessages.delete(message);
+      // Whether they were stored is not always known, so no id is new any more.
+      for (const message of messagesOf(operations)) {
+        const filled = filledIn.get(message);
+        if (filled !== undefined) filledIn.set(message, { ...filled, id: false });
+      }
       if (!isRefusal(error)) throw error;
       if (operations.length === 1 && first !== undefined) first.refusal = error as Error;
       else for (const operation of operations) await this.#perform([operation]);

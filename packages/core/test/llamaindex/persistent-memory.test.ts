@@ -141,6 +141,21 @@ describe("adding", () => {
     expect(await store.getMessages(key)).toHaveLength(1);
   });
 
+  test("a message that is sent again from before the window is stored once, whenever it was sent", async () => {
+    const store = memoryChatStore();
+    const first: ChatMessage & { id: string } = { ...say("first"), id: "m1" };
+    const memory = await persistentMemory(createMemory, { store, key });
+    await memory.add(first);
+    await memory.add(say("second"));
+    await delay(5); // LlamaIndex makes up another time
+    const later = await persistentMemory(createMemory, { store, key, window: 1 });
+    await later.add(first);
+    await expect(later.add({ ...first, id: "m1", content: "other" })).rejects.toThrow(
+      DuplicateMessageError,
+    );
+    expect(contents(await store.getMessages(key))).toEqual(["first", "second"]);
+  });
+
   test("what cannot be stored is reported and does not hold up the rest", async () => {
     const { memory, store, heard } = await fragile();
     void memory.add(say("one"));
