@@ -69,7 +69,12 @@ export function parseSessionKey(key: string): ParsedSessionKey {
   };
 }
 
-const canonical = /^(?:raw:([^/]+)|(?:t:([^/]+)\/)?u:([^/]+)(?:\/c:([^/]+))?)$/;
+/** What {@link encodePart} makes, and nothing else: a key has one spelling. */
+const encoded = "((?:[^%/{}\\p{Cc}\\p{Cs}]|%(?:25|2F|7B|7D))+)";
+const canonical = new RegExp(
+  `^(?:raw:${encoded}|(?:t:${encoded}/)?u:${encoded}(?:/c:${encoded})?)$`,
+  "u",
+);
 
 /**
  * A key as backends receive it.
@@ -83,29 +88,28 @@ export function toKey(key: unknown): Key {
       `is ${key === null ? "null" : typeof key}, not a string`,
     );
   }
-  const match = canonical.exec(key);
-  const parts = match?.slice(1).map((part) => (part === undefined ? "" : decodePart(part)));
-  if (parts === undefined || canonicalOf(parts) !== key)
-    throw new InvalidSessionKeyError("key", advice(key));
   checkLength(key);
-  const [, tenant = "", user = "", conversation = ""] = parts;
-  return { id: key, tenant, user, conversation };
+  const parts = canonical.exec(key);
+  if (parts === null) throw new InvalidSessionKeyError("key", advice(key));
+  const [, , tenant = "", user = "", conversation = ""] = parts;
+  return {
+    id: key,
+    tenant: decodePart(tenant),
+    user: decodePart(user),
+    conversation: decodePart(conversation),
+  };
+}
+
+/** The key of a session's user: without the conversation. A raw key has no user, and stays as it is. */
+export function userKey({ id }: Key): string {
+  const end = id.indexOf("/c:");
+  return end < 0 ? id : id.slice(0, end);
 }
 
 /** A user as backends receive it. */
 export function toScope(parts: { tenant?: string | undefined; user: string }): Scope {
   const { tenant, user } = toKey(sessionKey({ tenant: parts.tenant, user: parts.user }));
   return { tenant, user };
-}
-
-/** Re-encode what was decoded: refuses every spelling but the canonical one, and the parts that no key may hold. */
-function canonicalOf([raw = "", tenant = "", user = "", conversation = ""]: string[]): string {
-  if (raw !== "") return `raw:${encodePart("key", raw)}`;
-  return (
-    (tenant === "" ? "" : `t:${encodePart("tenant", tenant)}/`) +
-    `u:${encodePart("user", user)}` +
-    (conversation === "" ? "" : `/c:${encodePart("conversation", conversation)}`)
-  );
 }
 
 function advice(key: string): string {
@@ -145,6 +149,7 @@ function encodePart(part: string, value: unknown): string {
 }
 
 function decodePart(part: string): string {
+  if (!part.includes("%")) return part;
   return part.replace(/%([0-9A-F]{2})/g, (_, hex: string) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   );
