@@ -1,8 +1,8 @@
-import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { ChatStore } from "../chat-store.js";
 import { filledIn } from "../codec.js";
+import { randomUUID } from "../crypto.js";
 import { InvalidOptionsError, QueueFullError } from "../errors.js";
 import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
 import { toKey } from "../session-key.js";
