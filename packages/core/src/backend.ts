@@ -143,7 +143,7 @@ export type MigrateMode = "auto" | "check" | "off";
  * - An expired session is absent, in every method, swept or not. The engine's clock judges, never this process's.
  * - A failing engine is a thrown `BackendError { retryable, outcome }` (see {@link FailureOutcome}; of `open`, `read` and
  *   `list` always `not-applied`); damaged or newer data is a `CorruptSessionError` or `UnsupportedFormatError`; everything else is an {@link Outcome}.
- * - A method settles soon after its `signal` aborts.
+ * - A method settles soon after its `signal` aborts, and leaves no listener on it: a later call may get the same signal.
  * - Calls come concurrently. Calls on one session of one handle never overlap.
  */
 export interface ChatStoreBackend {

@@ -1,8 +1,8 @@
-import { randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import {
   type Capabilities,
   type ChatStoreBackend,
+  type Edit,
   type Key,
   type MessageRecord,
   type MigrateMode,
@@ -15,6 +15,7 @@ import {
   type Write,
 } from "./backend.js";
 import { decodeMessage, decodeState, encodeMessage, encodeState } from "./codec.js";
+import { randomUUID } from "./crypto.js";
 import {
   BackendError,
   type ChatStoreError,
@@ -30,7 +31,7 @@ import {
 import type { NewMessage, StoredMessage } from "./messages.js";
 import { type Lanes, OperationQueue } from "./operation-queue.js";
 import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
-import { type SessionKey, sessionKey, toKey, toScope } from "./session-key.js";
+import { type SessionKey, sessionKey, toKey, toScope, userKey } from "./session-key.js";
 import { fromPortable, toPortable } from "./text.js";
 import { backlogsOf, writeBacklogs } from "./write-backlog.js";
 import { throwFailures, WritePromise } from "./write-promise.js";
@@ -232,24 +233,23 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   /** Append one message, or with `index` insert it: `Array.splice`'s rules, at or past the end appends. Inserting costs O(session). */
   addMessage(key: string, message: NewMessage<Options>, index?: number): Promise<WriteResult> {
     if (index === undefined) return this.addMessages(key, [message]);
-    return this.#write(key, (target) => {
+    return this.#write(key, {}, (target) => {
       const record = this.#encodeBatch([message])[0] as MessageRecord;
-      const position = checkIndex(index);
-      return this.#compareAndSet(target, undefined, { from: "start" }, (found, write, signal) => {
-        const records = found?.records ?? [];
-        const at = spliceStart(position, records.length);
+      checkPosition(index);
+      return this.#compareAndSet(target, undefined, { from: "start" }, (records, write, signal) =>
         // A present id is judged where appending judges it (G5).
-        if (at === records.length || records.some(({ id }) => id === record.id)) {
-          return this.#backend.append(target, [record], undefined, write, signal);
-        }
-        return this.#backend.replace(
-          target,
-          records.toSpliced(at, 0, record),
-          undefined,
-          write,
-          signal,
-        );
-      });
+        records.length === 0 ||
+        index >= records.length ||
+        records.some(({ id }) => id === record.id)
+          ? this.#backend.append(target, [record], undefined, write, signal)
+          : this.#backend.replace(
+              target,
+              records.toSpliced(index, 0, record),
+              undefined,
+              write,
+              signal,
+            ),
+      );
     });
   }
 
@@ -265,8 +265,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     messages: readonly NewMessage<Options>[],
     options: WriteOptions = {},
   ): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
+    return this.#write(key, options, (target, ifVersion) => {
       const records = this.#encodeBatch(messages);
       refuseRepeatedIds(target, records);
       return this.#append(target, records, undefined, ifVersion);
@@ -284,8 +283,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     messages: readonly NewMessage<Options>[],
     options: WriteOptions = {},
   ): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
+    return this.#write(key, options, (target, ifVersion) => {
       const records = this.#encode(messages);
       refuseRepeatedIds(target, records);
       return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
@@ -305,8 +303,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     message: NewMessage<Options>,
     options: WriteOptions = {},
   ): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
+    return this.#write(key, options, (target, ifVersion) => {
       if (message?.id !== undefined && message.id !== id) {
         throw new InvalidMessageError(
           `its id is ${JSON.stringify(message.id)}, not ${JSON.stringify(id)}: an id cannot be changed`,
@@ -314,53 +311,36 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       }
       const record = this.#encodeBatch([{ ...message, id }])[0] as MessageRecord;
       const createdAt = message.createdAt === undefined ? null : record.createdAt;
-      const edit = {
+      const { digest, data } = record;
+      return this.#edit(target, ifVersion, undefined, () => ({
         op: "update",
         id: record.id,
-        digest: record.digest,
-        data: record.data,
+        digest,
+        data,
         createdAt,
-      } as const;
-      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
-        this.#backend.edit(target, edit, write, signal),
-      );
+      }));
     });
   }
 
   /** Remove the message at a position: `Array.splice`'s rules (negative counts from the end; past the end does nothing). */
   deleteMessage(key: string, index: number): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const position = checkIndex(index);
-      return this.#compareAndSet(target, undefined, { from: "start" }, (found, write, signal) => {
-        const records = found?.records ?? [];
-        const removed = records[spliceStart(position, records.length)];
-        return this.#backend.edit(
-          target,
-          { op: "remove", ids: removed === undefined ? [] : [removed.id] },
-          write,
-          signal,
-        );
-      });
+    return this.#write(key, {}, (target) => {
+      checkPosition(index);
+      return this.#edit(target, undefined, { from: "start" }, (records) => ({
+        op: "remove",
+        ids: idsOf(records.slice(index).slice(0, 1)),
+      }));
     });
   }
 
   /** Remove the newest message: undo. Does nothing in an empty session. */
   deleteLastMessage(key: string, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
-      return this.#compareAndSet(
-        target,
-        ifVersion,
-        { from: "end", limit: 1 },
-        (found, write, signal) =>
-          this.#backend.edit(
-            target,
-            { op: "remove", ids: (found?.records ?? []).map((record) => record.id) },
-            write,
-            signal,
-          ),
-      );
-    });
+    return this.#write(key, options, (target, ifVersion) =>
+      this.#edit(target, ifVersion, { from: "end", limit: 1 }, (records) => ({
+        op: "remove",
+        ids: idsOf(records),
+      })),
+    );
   }
 
   /**
@@ -369,18 +349,15 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    * @throws MessageNotFoundError when the message is gone.
    */
   deleteMessagesAfter(key: string, id: string, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
+    return this.#write(key, options, (target, ifVersion) => {
       const edit = { op: "truncateAfter", id: checkId(id) } as const;
-      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
-        this.#backend.edit(target, edit, write, signal),
-      );
+      return this.#edit(target, ifVersion, undefined, () => edit);
     });
   }
 
   /** Erase the session: messages, state and title (G14). Does nothing to an absent one. */
   deleteMessages(key: string): Promise<WriteResult> {
-    return this.#write(key, async (target) => {
+    return this.#write(key, {}, async (target) => {
       await this.#run(this.#lanes(target), (signal) =>
         this.#backend.erase({ key: target }, signal),
       );
@@ -397,18 +374,16 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     entries: Readonly<Record<string, unknown>>,
     options: WriteOptions = {},
   ): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
-      return this.#append(target, [], { state: this.#encodeState(entries) }, ifVersion);
-    });
+    return this.#write(key, options, (target, ifVersion) =>
+      this.#append(target, [], { state: this.#encodeState(entries) }, ifVersion),
+    );
   }
 
   /** Name the session for people; `null` removes the title. At most 1,024 bytes. Creates an absent session. */
   setTitle(key: string, title: string | null, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, (target) => {
-      const ifVersion = checkVersion(options.ifVersion);
-      return this.#append(target, [], { title: encodeTitle(title) }, ifVersion);
-    });
+    return this.#write(key, options, (target, ifVersion) =>
+      this.#append(target, [], { title: encodeTitle(title) }, ifVersion),
+    );
   }
 
   /**
@@ -422,7 +397,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     to: string,
     options: { readonly upTo?: string | undefined } = {},
   ): Promise<WriteResult> {
-    return this.#write(to, (target) => {
+    return this.#write(to, {}, (target) => {
       const source = toKey(from);
       const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
       const write = this.#newWrite(null);
@@ -446,7 +421,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    * @throws VersionConflictError when the session exists.
    */
   importSession(key: string, session: SessionImport<Options>): Promise<WriteResult> {
-    return this.#write(key, (target) => {
+    return this.#write(key, {}, (target) => {
       const records = this.#encode(session.messages);
       refuseRepeatedIds(target, records);
       const patch: Patch = {
@@ -473,12 +448,12 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    * @throws MessageNotFoundError when the message that `before` or `after` names is gone.
    */
   async getMessages(key: string, options: ReadOptions = {}): Promise<StoredMessage<Options>[]> {
-    return (await this.readSession(key, options)).messages;
+    return decodeMessages(await this.#read(key, options));
   }
 
   /** The session without its messages; `undefined` when there is none. */
   async getSession(key: string): Promise<Session | undefined> {
-    return (await this.readSession(key, { last: 0 })).session;
+    return decodeSession(await this.#read(key, { last: 0 }));
   }
 
   /** Session and messages of one snapshot: both belong to one version. See {@link getMessages}. */
@@ -486,20 +461,19 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     key: string,
     options: ReadOptions = {},
   ): Promise<{ session: Session | undefined; messages: StoredMessage<Options>[] }> {
+    const found = await this.#read(key, options);
+    return { session: decodeSession(found), messages: decodeMessages(found) };
+  }
+
+  async #read(key: string, options: ReadOptions): Promise<Found> {
     this.#refuseWhenClosed();
     const target = toKey(key);
     const range = toRange(options);
     const found = await this.#run(this.#lanes(target), (signal) =>
       this.#backend.read(target, range, signal),
     );
-    if (found === "missing") {
-      throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
-    }
-    if (found === undefined) return { session: undefined, messages: [] };
-    return {
-      session: toSession(found.session),
-      messages: found.records.map((record) => decodeMessage(record) as StoredMessage<Options>),
-    };
+    if (found !== "missing") return found;
+    throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
   }
 
   /** The keys of all sessions, in engine order. Holds all keys in memory: prefer {@link listSessions}. */
@@ -549,7 +523,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     readonly user: string;
   }): Promise<number> {
     return WritePromise.of(
-      async () => {
+      () => {
         this.#refuseWhenClosed();
         const target = toScope(scope);
         const lane = sessionKey(scope);
@@ -616,11 +590,15 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /** Validate at once, queue, and turn every failure into a rejection that somebody hears of. */
-  #write(key: string, start: (target: Key) => Promise<WriteResult>): Promise<WriteResult> {
+  #write(
+    key: string,
+    options: WriteOptions,
+    start: (target: Key, ifVersion: Version | null | undefined) => Promise<WriteResult>,
+  ): Promise<WriteResult> {
     return WritePromise.of(
-      async () => {
+      () => {
         this.#refuseWhenClosed();
-        return start(toKey(key));
+        return start(toKey(key), checkVersion(options.ifVersion));
       },
       (error) => this.#dropped(error),
     );
@@ -633,12 +611,13 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     ifVersion: Version | null | undefined,
   ): Promise<WriteResult> {
     const write = this.#newWrite(ifVersion);
-    const empty = records.length === 0 && patch === undefined;
-    return this.#runWrite(target, write, async (signal, attempt) => {
-      if (empty) {
+    if (records.length === 0 && patch === undefined) {
+      return this.#runWrite(target, write, async (signal) => {
         const found = await this.#backend.read(target, { from: "end", limit: 0 }, signal);
         return unchanged(typeof found === "object" ? found.session : undefined);
-      }
+      });
+    }
+    return this.#runWrite(target, write, (signal, attempt) => {
       // After a first attempt an id may be stored that was fresh before.
       const batch = attempt === 1 ? records : records.map(({ fresh, ...record }) => record);
       return this.#backend.append(target, batch, patch, write, signal);
@@ -655,18 +634,18 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     ifVersion: Version | null | undefined,
     range: Range | undefined,
     apply: (
-      found: { readonly records: readonly MessageRecord[] } | undefined,
+      records: readonly MessageRecord[],
       write: Write,
       signal: AbortSignal,
     ) => Promise<Outcome>,
   ): Promise<WriteResult> {
     const write = this.#newWrite(ifVersion);
-    let planned: { write: Write; found: Found } | undefined;
+    let planned: Plan | undefined;
     return this.#runWrite(target, write, async (signal, _, unknown) => {
       if (!unknown) planned = undefined;
       for (;;) {
         planned ??= await this.#plan(target, write, range, signal);
-        const outcome = await apply(planned.found, planned.write, signal);
+        const outcome = await apply(planned.records, planned.write, signal);
         if (outcome.status !== "conflict") return outcome;
         if (unknown) {
           throw new BackendError(
@@ -677,7 +656,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
         if (ifVersion !== undefined) return outcome;
         if (range === undefined) {
           // Nothing but the version was read, and the conflict told the new one. A pause would make it stale again.
-          planned = { write: { ...write, ifVersion: outcome.version }, found: undefined };
+          planned = { write: { ...write, ifVersion: outcome.version }, records: [] };
         } else {
           planned = undefined;
           // The shortest pause: whoever waits longer and longer never wins against a busy session.
@@ -688,20 +667,31 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     });
   }
 
+  #edit(
+    target: Key,
+    ifVersion: Version | null | undefined,
+    range: Range | undefined,
+    plan: (records: readonly MessageRecord[]) => Edit,
+  ): Promise<WriteResult> {
+    return this.#compareAndSet(target, ifVersion, range, (records, write, signal) =>
+      this.#backend.edit(target, plan(records), write, signal),
+    );
+  }
+
   async #plan(
     target: Key,
     write: Write,
     range: Range | undefined,
     signal: AbortSignal,
-  ): Promise<{ write: Write; found: Found }> {
-    if (range === undefined && write.ifVersion !== undefined) return { write, found: undefined };
+  ): Promise<Plan> {
+    if (range === undefined && write.ifVersion !== undefined) return { write, records: [] };
     const found = await this.#backend.read(target, range ?? { from: "end", limit: 0 }, signal);
     if (found === undefined || found === "missing") {
-      return { write: { ...write, ifVersion: write.ifVersion ?? null }, found: undefined };
+      return { write: { ...write, ifVersion: write.ifVersion ?? null }, records: [] };
     }
     // A given null must conflict with this session, not be taken for "not given".
     const ifVersion = write.ifVersion === undefined ? found.session.version : write.ifVersion;
-    return { write: { ...write, ifVersion }, found };
+    return { write: { ...write, ifVersion }, records: found.records };
   }
 
   #newWrite(ifVersion: Version | null | undefined): Write {
@@ -740,37 +730,21 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   #encodeBatch(messages: readonly NewMessage[]): MessageRecord[] {
     const { batchMessages, batchBytes } = this.#limits;
-    if (Array.isArray(messages) && messages.length > batchMessages) {
-      throw new LimitExceededError(
-        "batchMessages",
-        batchMessages,
-        messages.length,
-        "append in several calls",
-      );
-    }
-    const records = this.#encode(messages);
+    const records = this.#encode(messages, batchMessages);
     const bytes = records.reduce((sum, record) => sum + Buffer.byteLength(record.data), 0);
-    if (bytes > batchBytes) {
-      throw new LimitExceededError("batchBytes", batchBytes, bytes, "append in several calls");
-    }
+    refuseMore("batchBytes", batchBytes, bytes, "append in several calls");
     return records;
   }
 
-  #encode(messages: readonly NewMessage[]): MessageRecord[] {
+  #encode(messages: readonly NewMessage[], most = Number.POSITIVE_INFINITY): MessageRecord[] {
     if (!Array.isArray(messages)) throw new InvalidMessageError("messages is not an array");
+    refuseMore("batchMessages", most, messages.length, "append in several calls");
     const { messageBytes } = this.#limits;
     return (messages as readonly NewMessage[]).map((message, index) => {
       const label = `messages[${index}]`;
       const record = encodeMessage(message, label);
-      const bytes = Buffer.byteLength(record.data);
-      if (bytes > messageBytes) {
-        throw new LimitExceededError(
-          "messageBytes",
-          messageBytes,
-          bytes,
-          `store ${label}'s media elsewhere and keep its URL`,
-        );
-      }
+      const advice = `store ${label}'s media elsewhere and keep its URL`;
+      refuseMore("messageBytes", messageBytes, Buffer.byteLength(record.data), advice);
       return record;
     });
   }
@@ -791,14 +765,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       bytes += Buffer.byteLength(data);
       return [name, data];
     });
-    if (bytes > this.#limits.stateBytes) {
-      throw new LimitExceededError(
-        "stateBytes",
-        this.#limits.stateBytes,
-        bytes,
-        "keep large documents elsewhere",
-      );
-    }
+    refuseMore("stateBytes", this.#limits.stateBytes, bytes, "keep large documents elsewhere");
     return Object.fromEntries(encoded);
   }
 
@@ -810,15 +777,19 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   #lanes(...targets: Key[]): Lanes {
     return {
       takes: targets.map(({ id }) => id),
-      waits: targets
-        .filter(({ user }) => user !== "")
-        .map(({ tenant, user }) => `user ${sessionKey({ tenant: tenant || undefined, user })}`),
+      waits: targets.map((target) => `user ${userKey(target)}`),
     };
   }
 
   #refuseWhenClosed(): void {
     if (this.#refusing) throw new ClosedError();
   }
+}
+
+/** A write that requires a version, and the records that belong to that. */
+interface Plan {
+  readonly write: Write;
+  readonly records: readonly MessageRecord[];
 }
 
 type Found =
@@ -834,9 +805,18 @@ function laneOfScope(scope: string): (lane: string) => boolean {
   return (lane) => lane === scope || lane.startsWith(`${scope}/`) || lane === `user ${scope}`;
 }
 
-function toSession(record: SessionRecord): Session {
-  const state = Object.entries(record.state).map(([name, data]) => [name, decodeState(data, name)]);
-  return { ...toSessionInfo(record), state: Object.fromEntries(state) };
+function decodeMessages<Options extends object>(found: Found): StoredMessage<Options>[] {
+  return (found?.records ?? []).map((record) => decodeMessage(record) as StoredMessage<Options>);
+}
+
+function decodeSession(found: Found): Session | undefined {
+  if (found === undefined) return undefined;
+  const { session } = found;
+  const state = Object.entries(session.state).map(([name, data]) => [
+    name,
+    decodeState(data, name),
+  ]);
+  return { ...toSessionInfo(session), state: Object.fromEntries(state) };
 }
 
 function toSessionInfo(record: SessionRecord): SessionInfo {
@@ -852,27 +832,36 @@ function toSessionInfo(record: SessionRecord): SessionInfo {
 }
 
 function toRange(options: ReadOptions): Range {
-  const { last, before, after } = options;
+  const { before, after } = options;
+  const last = checkInteger("last", options.last, 0, Number.MAX_SAFE_INTEGER);
   const limit = checkInteger("limit", options.limit, 0, Number.MAX_SAFE_INTEGER);
-  const given = Object.entries({ last, before, after }).filter(([, value]) => value !== undefined);
-  if (given.length > 1 || (last !== undefined && limit !== undefined)) {
+  const given = [last, before, after].filter((value) => value !== undefined).length;
+  if (given > 1 || (last !== undefined && limit !== undefined)) {
     throw new InvalidOptionsError(
       "Read either the `last` n, or a page `before` or `after` a message with an optional `limit`, not several at once",
     );
   }
+  if (last !== undefined) return { from: "end", limit: last };
   const bound = limit === undefined ? {} : { limit };
   if (before !== undefined) return { before: checkId(before), ...bound };
   if (after !== undefined) return { after: checkId(after), ...bound };
-  const newest = checkInteger("last", last, 0, Number.MAX_SAFE_INTEGER);
-  return newest === undefined ? { from: "start", ...bound } : { from: "end", limit: newest };
+  return { from: "start", ...bound };
+}
+
+function idsOf(records: readonly MessageRecord[]): string[] {
+  return records.map(({ id }) => id);
 }
 
 function refuseRepeatedIds(target: Key, records: readonly MessageRecord[]): void {
   const seen = new Set<string>();
-  const repeated = records.filter(({ id }) => seen.size === seen.add(id).size).map(({ id }) => id);
+  const repeated = idsOf(records).filter((id) => seen.size === seen.add(id).size);
   if (repeated.length > 0) {
     throw new DuplicateMessageError(target.id, repeated.map(fromPortable), "the batch");
   }
+}
+
+function refuseMore(limit: string, maximum: number, actual: number, advice: string): void {
+  if (actual > maximum) throw new LimitExceededError(limit, maximum, actual, advice);
 }
 
 function encodeTitle(title: string | null): string | null {
@@ -881,10 +870,7 @@ function encodeTitle(title: string | null): string | null {
     throw new InvalidOptionsError(`title is ${typeof title}; it must be a string or null`);
   }
   const portable = toPortable(title);
-  const bytes = Buffer.byteLength(portable);
-  if (bytes > maxTitleBytes) {
-    throw new LimitExceededError("titleBytes", maxTitleBytes, bytes, "shorten the title");
-  }
+  refuseMore("titleBytes", maxTitleBytes, Buffer.byteLength(portable), "shorten the title");
   return portable;
 }
 
@@ -944,14 +930,8 @@ function checkDate(name: string, date: Date): number {
   return time;
 }
 
-/** As `Array.splice` treats its first argument. */
-function spliceStart(index: number, length: number): number {
-  return index < 0 ? Math.max(length + index, 0) : Math.min(index, length);
-}
-
-function checkIndex(index: number): number {
+function checkPosition(index: number): void {
   if (typeof index !== "number") {
     throw new InvalidOptionsError(`A position must be a number, not ${typeof index}`);
   }
-  return Number.isNaN(index) ? 0 : Math.trunc(index);
 }

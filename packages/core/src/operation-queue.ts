@@ -11,10 +11,8 @@ export class OperationQueue {
 
   run<T>(lanes: Lanes, operation: () => Promise<T>): Promise<T> {
     const before: Promise<void>[] = [];
-    for (const lane of [...lanes.takes, ...lanes.waits]) {
-      const tail = this.#tails.get(lane);
-      if (tail !== undefined) before.push(tail);
-    }
+    this.#collect(lanes.takes, before);
+    this.#collect(lanes.waits, before);
     const result = before.length === 0 ? operation() : Promise.all(before).then(operation);
     const release = () => {
       for (const lane of lanes.takes) {
@@ -24,6 +22,13 @@ export class OperationQueue {
     const settled = result.then(release, release);
     for (const lane of lanes.takes) this.#tails.set(lane, settled);
     return result;
+  }
+
+  #collect(lanes: readonly string[], tails: Promise<void>[]): void {
+    for (const lane of lanes) {
+      const tail = this.#tails.get(lane);
+      if (tail !== undefined) tails.push(tail);
+    }
   }
 
   /** The busy lanes whose name passes. */

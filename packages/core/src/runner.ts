@@ -5,6 +5,8 @@ import { BackendError, ChatStoreError, ClosedError, TimeoutError } from "./error
 /** Milliseconds before the second attempt; doubled for each further one, up to the maximum, with jitter. */
 const firstPause = 10;
 const longestPause = 500;
+/** Signals that are kept for later operations. */
+const maxSpare = 64;
 
 /**
  * One attempt at an operation.
@@ -23,7 +25,10 @@ export class Runner {
     readonly onWarning: (warning: string) => void;
   };
   readonly #running = new Set<AbortController>();
+  /** Of operations that are over, for later ones: to make a signal costs more than all else that core does for a read. */
+  readonly #spare: AbortController[] = [];
   #opening: Promise<void> | undefined;
+  #opened = false;
   #stopped = false;
   /** When an operation last came to an end, by `performance.now()`: the engine answered. */
   #answered = 0;
@@ -60,7 +65,7 @@ export class Runner {
    */
   async run<T>(operation: Attempt<T>, issued: number): Promise<T> {
     const { timeout } = this.#options;
-    const controller = new AbortController();
+    const controller = this.#spare.pop() ?? new AbortController();
     const { signal } = controller;
     const deadline = Math.max(issued, this.#answered) + timeout;
     const timer = setTimeout(() => controller.abort(), deadline - performance.now());
@@ -72,12 +77,15 @@ export class Runner {
         this.#refuseWhenStopped();
         let begun = false;
         try {
-          const result = await unlessAborted(signal, async () => {
-            await this.#open(signal);
+          const begin = () => {
             begun = true;
             return operation(signal, attempt, unknown);
-          });
+          };
+          const result = await unlessAborted(signal, () =>
+            this.#opened ? begin() : this.#open(signal).then(begin),
+          );
           this.#answered = performance.now();
+          if (!signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
           return result;
         } catch (error) {
           this.#refuseWhenStopped(error);
@@ -110,6 +118,7 @@ export class Runner {
   #open(signal: AbortSignal): Promise<void> {
     this.#opening ??= this.#backend.open({ migrate: this.#options.migrate, signal }).then(
       ({ warnings }) => {
+        this.#opened = true;
         this.#warnings = warnings;
         for (const warning of warnings) this.#options.onWarning(warning);
       },
@@ -161,9 +170,9 @@ function unlessAborted<T>(signal: AbortSignal, operation: () => Promise<T>): Pro
       abort();
       return;
     }
-    signal.addEventListener("abort", abort, { once: true });
+    signal.addEventListener("abort", abort);
     operation()
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener("abort", abort));
+      .finally(() => signal.removeEventListener("abort", abort))
+      .then(resolve, reject);
   });
 }

@@ -17,7 +17,10 @@ export class WritePromise<T> extends Promise<T> {
       start().then(resolve, reject);
     });
     Promise.prototype.then.call(promise, undefined, (error: unknown) => {
-      if (!promise.#observed) onDropped(error);
+      // `await` calls `then` in a microtask, and that one comes after this when start() threw at once.
+      queueMicrotask(() => {
+        if (!promise.#observed) onDropped(error);
+      });
     });
     return promise;
   }

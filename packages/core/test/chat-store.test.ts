@@ -171,6 +171,21 @@ describe("a failing engine", () => {
     await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({ outcome: "unknown" });
   });
 
+  test("an answer at the last moment counts, and the next call has its own time", async () => {
+    const backend = new MemoryBackend();
+    const append = backend.append.bind(backend);
+    backend.append = async (...args) => {
+      const signal = (args as unknown[])[4] as AbortSignal;
+      await delay(5_000, undefined, { signal }).catch(() => undefined);
+      return append(...args);
+    };
+    const store = new ChatStore(backend, { timeout: 50 });
+    expect((await store.addMessage(key, say("a"))).messageCount).toBe(1);
+    const began = performance.now();
+    expect((await store.addMessage(key, say("b"))).messageCount).toBe(2);
+    expect(performance.now() - began).toBeGreaterThan(40);
+  });
+
   test("a backend that cannot open is a TimeoutError that wrote nothing", async () => {
     const backend = new MemoryBackend();
     backend.open = () => new Promise(() => {});
@@ -212,6 +227,8 @@ describe("a write that nobody awaits", () => {
     await expect(store.addMessages(key, [say("x")], { ifVersion: "never" })).rejects.toThrow(
       /absent/,
     );
+    const refused = async () => await store.addMessage("chat_history", say("x"));
+    await expect(refused()).rejects.toThrow(/chat_history/);
     await store.close();
     expect(onError).not.toHaveBeenCalled();
   });
