@@ -31,6 +31,7 @@ import type { SqliteChatStoreOptions } from "./index.js";
 import {
   checkPrefix,
   currentVersion,
+  type MessageRow,
   migrationFrom,
   named,
   type SessionRow,
@@ -80,11 +81,12 @@ export class SqliteBackend implements ChatStoreBackend {
 
   async read(key: Key, range: Range, signal: AbortSignal) {
     return this.#read(signal, (sql) => {
-      const row = sql.findSession.get(key.id);
-      if (row === undefined || isExpired(row, sql)) return undefined;
-      const records = readMessages(row, range, sql);
-      if (records === undefined) return "missing" as const;
-      return { session: toRecord(row, readState(row, sql)), records };
+      const found = findSession(key, sql);
+      if (found === undefined || isExpired(found, sql)) return undefined;
+      const rows = readMessages(found, range, sql);
+      if (rows === undefined) return "missing" as const;
+      const session = { ...found.session, state: readState(found, sql) };
+      return { session, records: rows.map(toMessage) };
     });
   }
 
@@ -96,32 +98,38 @@ export class SqliteBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome> {
     return this.#write(signal, (sql) => {
-      const row = takeSession(key, sql);
-      const current = row && { ...row, state: patch?.state ? readState(row, sql) : {} };
-      const verdict = judgeAppend(current, digestsOf(row, records, sql), records, patch, write);
+      const found = takeSession(key, sql);
+      const current =
+        found && patch?.state ? { ...found.session, state: readState(found, sql) } : found?.session;
+      const verdict = judgeAppend(current, digestsOf(found, records, sql), records, patch, write);
       if (verdict.status !== "insert") return verdict;
-      return save(key, row, { added: verdict.records, patch }, write, sql);
+      return save(key, found, { added: verdict.records, patch }, write, sql);
     });
   }
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
     const change = (sql: Statements): Outcome => {
-      const row = takeSession(key, sql);
-      const verdict = judgeVersion(row, write);
+      const found = takeSession(key, sql);
+      const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
       if (edit.op === "remove") {
-        const removed = row === undefined ? 0 : removeMessages(row, edit.ids, sql);
-        return removed === 0 ? unchanged(row) : save(key, row, { removed }, write, sql);
+        const removed = found === undefined ? 0 : removeMessages(found, edit.ids, sql);
+        return removed === 0
+          ? unchanged(found?.session)
+          : save(key, found, { removed }, write, sql);
       }
-      const found = row && sql.findMessage.get(row.id, edit.id);
-      if (row === undefined || found === undefined) return { status: "missing", ids: [edit.id] };
+      const message = found && sql.findMessage.get(found.id, edit.id);
+      if (found === undefined || message === undefined) {
+        return { status: "missing", ids: [edit.id] };
+      }
+      const [seq, digest] = message;
       if (edit.op === "truncateAfter") {
-        const removed = sql.deleteMessagesAfter.run(row.id, found.seq).changes;
-        return removed === 0 ? unchanged(row) : save(key, row, { removed }, write, sql);
+        const removed = sql.deleteMessagesAfter.run(found.id, seq).changes;
+        return removed === 0 ? unchanged(found.session) : save(key, found, { removed }, write, sql);
       }
-      if (found.digest === edit.digest) return unchanged(row);
-      sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, row.id, found.seq);
-      return save(key, row, {}, write, sql);
+      if (digest === edit.digest) return unchanged(found.session);
+      sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, found.id, seq);
+      return save(key, found, {}, write, sql);
     };
     return this.#write(signal, change, isApplied);
   }
@@ -134,11 +142,11 @@ export class SqliteBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome> {
     const change = (sql: Statements): Outcome => {
-      const row = takeSession(key, sql);
-      const verdict = judgeVersion(row, write);
+      const found = takeSession(key, sql);
+      const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
-      const removed = row === undefined ? 0 : sql.deleteMessagesAfter.run(row.id, 0).changes;
-      return save(key, row, { removed, added: records, patch }, write, sql);
+      const removed = found === undefined ? 0 : sql.deleteMessagesAfter.run(found.id, 0).changes;
+      return save(key, found, { removed, added: records, patch }, write, sql);
     };
     return this.#write(signal, change, isApplied);
   }
@@ -149,8 +157,9 @@ export class SqliteBackend implements ChatStoreBackend {
         "key" in target
           ? sql.findSession.all(target.key.id)
           : sql.findSessionsOfUser.all(target.scope.tenant, target.scope.user);
-      const live = rows.filter((row) => !isExpired(row, sql));
-      for (const { id } of rows) dropSession(id, sql);
+      const found = rows.map(toStored);
+      const live = found.filter((one) => !isExpired(one, sql));
+      for (const { id } of found) dropSession(id, sql);
       return live.length;
     };
     return this.#write(signal, change, () => true);
@@ -166,7 +175,7 @@ export class SqliteBackend implements ChatStoreBackend {
       const rows = await this.#read(signal, (sql) =>
         sql.listOfUser.all({ ...query.scope, updatedAt, key, limit, now: clock(sql) }),
       );
-      return toPage(rows, limit, (last) => [last.updatedAt, last.key]);
+      return toPage(rows, limit, ({ session }) => [session.updatedAt, session.key]);
     }
     const { tenant } = query;
     const [id] = cursor === undefined ? [0] : decodeCursor(cursor, ["number"]);
@@ -176,13 +185,13 @@ export class SqliteBackend implements ChatStoreBackend {
         ? sql.listAll.all(page)
         : sql.listOfTenant.all({ ...page, tenant });
     });
-    return toPage(rows, limit, (last) => [last.id]);
+    return toPage(rows, limit, ({ id }) => [id]);
   }
 
   async purge(signal: AbortSignal) {
     const step = (sql: Statements): number => {
       const expired = sql.findExpired.all(clock(sql), sessionsPerPurge);
-      for (const { id } of expired) dropSession(id, sql);
+      for (const [id] of expired) dropSession(id, sql);
       return expired.length;
     };
     for (let purged = 0; ; ) {
@@ -198,13 +207,13 @@ export class SqliteBackend implements ChatStoreBackend {
   }
 
   /** In one snapshot. */
-  async #read<T>(signal: AbortSignal, work: (sql: Statements) => T): Promise<T> {
+  #read<T>(signal: AbortSignal, work: (sql: Statements) => T): Promise<T> {
     const { connection, sql } = this.#connected();
     return connection.read(signal, () => work(sql));
   }
 
   /** In one transaction. `erases`: whether the result means that text was removed. */
-  async #write<T>(
+  #write<T>(
     signal: AbortSignal,
     work: (sql: Statements) => T,
     erases?: (result: T) => boolean,
@@ -269,6 +278,14 @@ export class SqliteBackend implements ChatStoreBackend {
   }
 }
 
+/** A session that is there. */
+interface Stored {
+  readonly id: number;
+  readonly lastSeq: number;
+  /** Without its state, which is in a table of its own. */
+  readonly session: SessionRecord;
+}
+
 type Statements = {
   readonly [Name in keyof typeof statements]: (typeof statements)[Name] extends Sql<
     infer Parameters,
@@ -281,16 +298,23 @@ type Statements = {
 function prepare(database: Database, prefix: string): Statements {
   const prepared = Object.entries(statements).map(([name, sql]) => [
     name,
-    // An own database may have made big integers its default.
-    database.prepare(named(sql, prefix)).safeIntegers(false),
+    prepareOne(database, named(sql, prefix)),
   ]);
   return Object.fromEntries(prepared) as Statements;
 }
 
+function prepareOne(database: Database, sql: string): Statement {
+  const statement = database.prepare(sql);
+  if (statement.reader) statement.raw();
+  // An own database may have made big integers its default.
+  return statement.safeIntegers(false);
+}
+
 function versionOf(database: Database, prefix: string) {
   try {
-    const statement = database.prepare(named(schemaVersion, prefix)).safeIntegers(false);
-    return statement.get() as { version: number; compatible: number };
+    const statement = prepareOne(database, named(schemaVersion, prefix));
+    const [version, compatible] = statement.get() as [number, number];
+    return { version, compatible };
   } catch (error) {
     if (!isMissingTable(error)) throw error;
     return { version: 0, compatible: 0 };
@@ -298,18 +322,24 @@ function versionOf(database: Database, prefix: string) {
 }
 
 function clock(sql: Statements): number {
-  return (sql.clock.get() as { now: number }).now;
+  const [now] = sql.clock.get() as [number];
+  return now;
 }
 
-function isExpired(row: SessionRow, sql: Statements): boolean {
-  return row.expiresAt !== null && row.expiresAt <= clock(sql);
+function findSession(key: Key, sql: Statements): Stored | undefined {
+  const row = sql.findSession.get(key.id);
+  return row && toStored(row);
+}
+
+function isExpired({ session }: Stored, sql: Statements): boolean {
+  return session.expiresAt !== null && session.expiresAt <= clock(sql);
 }
 
 /** The session that a write meets. An expired one is removed, so that a new one does not meet its rows. */
-function takeSession(key: Key, sql: Statements): SessionRow | undefined {
-  const row = sql.findSession.get(key.id);
-  if (row === undefined || !isExpired(row, sql)) return row;
-  dropSession(row.id, sql);
+function takeSession(key: Key, sql: Statements): Stored | undefined {
+  const found = findSession(key, sql);
+  if (found === undefined || !isExpired(found, sql)) return found;
+  dropSession(found.id, sql);
   return undefined;
 }
 
@@ -321,27 +351,27 @@ function dropSession(id: number, sql: Statements): void {
 
 /** Digests of those of the records' ids that are stored. A fresh id costs no look-up. */
 function digestsOf(
-  row: SessionRow | undefined,
+  found: Stored | undefined,
   records: readonly MessageRecord[],
   sql: Statements,
 ): Map<string, string> {
   const digests = new Map<string, string>();
-  if (row === undefined) return digests;
+  if (found === undefined) return digests;
   for (const { id, fresh } of records) {
-    const stored = fresh ? undefined : sql.findMessage.get(row.id, id);
-    if (stored !== undefined) digests.set(id, stored.digest);
+    const message = fresh ? undefined : sql.findMessage.get(found.id, id);
+    if (message !== undefined) digests.set(id, message[1]);
   }
   return digests;
 }
 
-function removeMessages(row: SessionRow, ids: readonly string[], sql: Statements): number {
-  return ids.reduce((sum, id) => sum + sql.deleteMessage.run(row.id, id).changes, 0);
+function removeMessages(found: Stored, ids: readonly string[], sql: Statements): number {
+  return ids.reduce((sum, id) => sum + sql.deleteMessage.run(found.id, id).changes, 0);
 }
 
 /** Record a change: the session's row, new messages, and the patch. */
 function save(
   key: Key,
-  row: SessionRow | undefined,
+  found: Stored | undefined,
   change: {
     /** How many messages were removed. */
     readonly removed?: number;
@@ -353,9 +383,10 @@ function save(
 ): Outcome {
   const { removed = 0, added = [], patch } = change;
   const now = clock(sql);
-  const messageCount = (row?.messageCount ?? 0) - removed + added.length;
-  const lastSeq = row?.lastSeq ?? 0;
-  const { id } = sql.saveSession.get({
+  const current = found?.session;
+  const messageCount = (current?.messageCount ?? 0) - removed + added.length;
+  const lastSeq = found?.lastSeq ?? 0;
+  const [id] = sql.saveSession.get({
     key: key.id,
     tenant: key.tenant,
     user: key.user,
@@ -363,12 +394,12 @@ function save(
     version: write.next,
     messageCount,
     lastSeq: lastSeq + added.length,
-    createdAt: row?.createdAt ?? now,
+    createdAt: current?.createdAt ?? now,
     updatedAt: now,
-    expiresAt: write.ttlMs === undefined ? (row?.expiresAt ?? null) : now + write.ttlMs,
-    title: patch?.title === undefined ? (row?.title ?? null) : patch.title,
+    expiresAt: write.ttlMs === undefined ? (current?.expiresAt ?? null) : now + write.ttlMs,
+    title: patch?.title === undefined ? (current?.title ?? null) : patch.title,
     ...write.times,
-  }) as { id: number };
+  }) as [number];
   for (const [index, record] of added.entries()) {
     const seq = lastSeq + 1 + index;
     sql.insertMessage.run(id, seq, record.id, record.digest, record.data, record.createdAt);
@@ -384,36 +415,47 @@ function isApplied({ status }: Outcome): boolean {
   return status === "applied";
 }
 
-/** The records of a range; `undefined`: the message that it names is not there. */
-function readMessages(row: SessionRow, range: Range, sql: Statements): MessageRecord[] | undefined {
+/** The messages of a range; `undefined`: the one that it names is not there. */
+function readMessages(found: Stored, range: Range, sql: Statements): MessageRow[] | undefined {
   const { limit = Number.MAX_SAFE_INTEGER } = range;
   if ("from" in range) {
     return range.from === "start"
-      ? sql.messagesAfter.all(row.id, 0, limit)
-      : sql.messagesBefore.all(row.id, row.lastSeq + 1, limit).reverse();
+      ? sql.messagesAfter.all(found.id, 0, limit)
+      : sql.messagesBefore.all(found.id, found.lastSeq + 1, limit).reverse();
   }
-  const anchor = sql.findMessage.get(row.id, "before" in range ? range.before : range.after);
+  const anchor = sql.findMessage.get(found.id, "before" in range ? range.before : range.after);
   if (anchor === undefined) return undefined;
+  const [seq] = anchor;
   return "before" in range
-    ? sql.messagesBefore.all(row.id, anchor.seq, limit).reverse()
-    : sql.messagesAfter.all(row.id, anchor.seq, limit);
+    ? sql.messagesBefore.all(found.id, seq, limit).reverse()
+    : sql.messagesAfter.all(found.id, seq, limit);
 }
 
-function readState(row: SessionRow, sql: Statements): SessionRecord["state"] {
-  return Object.fromEntries(sql.findState.all(row.id).map(({ name, data }) => [name, data]));
+function readState(found: Stored, sql: Statements): SessionRecord["state"] {
+  return Object.fromEntries(sql.findState.all(found.id));
 }
 
-function toRecord({ id, lastSeq, ...row }: SessionRow, state: SessionRecord["state"]) {
-  return { ...row, state };
+function toStored(row: SessionRow): Stored {
+  const [key, version, messageCount, createdAt, updatedAt, expiresAt, title, id, lastSeq] = row;
+  return {
+    id,
+    lastSeq,
+    session: { key, version, messageCount, createdAt, updatedAt, expiresAt, title, state: {} },
+  };
+}
+
+function toMessage([id, digest, data, createdAt]: MessageRow): MessageRecord {
+  return { id, digest, data, createdAt };
 }
 
 function toPage(
   rows: readonly SessionRow[],
   limit: number,
-  cursorOf: (last: SessionRow) => (string | number)[],
+  cursorOf: (last: Stored) => (string | number)[],
 ) {
-  const sessions = rows.map((row) => toRecord(row, {}));
-  const last = rows.length < limit ? undefined : rows.at(-1);
+  const found = rows.map(toStored);
+  const sessions = found.map(({ session }) => session);
+  const last = found.length < limit ? undefined : found.at(-1);
   return last === undefined ? { sessions } : { sessions, cursor: encodeCursor(cursorOf(last)) };
 }
 

@@ -35,6 +35,7 @@ export class Connection {
   readonly database: Database.Database;
   readonly #owned: boolean;
   readonly #file: string | undefined;
+  readonly #transaction: Database.Transaction<(work: () => unknown) => unknown>;
   readonly #jobs = new Set<Job>();
   #draining = false;
 
@@ -44,6 +45,7 @@ export class Connection {
     this.#owned = owned;
     // The name of an own database may be relative to a directory that was left since.
     this.#file = owned ? identityOf(database) : undefined;
+    this.#transaction = database.transaction((work) => work());
   }
 
   /** Run `work` as soon as no lock is in its way. SQLite's own waiting would block the event loop. */
@@ -60,7 +62,7 @@ export class Connection {
   }
 
   read<T>(signal: AbortSignal, work: () => T): Promise<T> {
-    return this.patiently(signal, () => this.#transaction("deferred", work));
+    return this.patiently(signal, () => this.#inTransaction("deferred", work));
   }
 
   /**
@@ -129,7 +131,7 @@ export class Connection {
       running = undefined;
     };
     try {
-      this.#withoutBusyTimeout(() => this.#transaction("immediate", runJobs));
+      this.#withoutBusyTimeout(() => this.#inTransaction("immediate", runJobs));
     } catch (error) {
       if (isBusy(error)) return false;
       const committing = running === undefined && ran.size > 0;
@@ -144,14 +146,13 @@ export class Connection {
     return true;
   }
 
-  #transaction<T>(mode: "deferred" | "immediate", work: () => T): T {
-    const database = this.database;
+  #inTransaction<T>(mode: "deferred" | "immediate", work: () => T): T {
     // It is the owner's, who may still roll it back.
-    if (database.inTransaction) {
+    if (this.database.inTransaction) {
       throw new Database.SqliteError("the database is in a transaction", "SQLITE_BUSY");
     }
     this.#checkFile();
-    return database.transaction(work)[mode]();
+    return this.#transaction[mode](work) as T;
   }
 
   /** What is written into a file without a name is lost at the end of the process. */
