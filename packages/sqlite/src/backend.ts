@@ -141,14 +141,16 @@ export class SqliteBackend implements ChatStoreBackend {
     write: Write & { readonly times?: Times },
     signal: AbortSignal,
   ): Promise<Outcome> {
+    let removed = 0;
     const change = (sql: Statements): Outcome => {
+      removed = 0; // it may run again
       const found = takeSession(key, sql);
       const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
-      const removed = found === undefined ? 0 : sql.deleteMessagesAfter.run(found.id, 0).changes;
+      if (found !== undefined) removed = sql.deleteMessagesAfter.run(found.id, 0).changes;
       return save(key, found, { removed, added: records, patch }, write, sql);
     };
-    return this.#write(signal, change, isApplied);
+    return this.#write(signal, change, () => removed > 0);
   }
 
   async erase(target: { readonly key: Key } | { readonly scope: Scope }, signal: AbortSignal) {

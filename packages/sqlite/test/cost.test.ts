@@ -11,6 +11,8 @@ afterAll(() => rmSync(folder, { recursive: true }));
 /** Bytes of a page in the log, with its header. */
 const frame = 4_096 + 24;
 const key = sessionKey({ user: "alice", conversation: "long" });
+const other = sessionKey({ user: "bob" });
+const times = { createdAt: new Date(0), updatedAt: new Date(0) };
 const say = (id?: string) => ({ id, role: "user", content: "x".repeat(400) }) as const;
 
 test("what operations cost does not creep up", async () => {
@@ -30,6 +32,8 @@ test("what operations cost does not creep up", async () => {
     "newest 20": [() => store.getMessages(key, { last: 20 }), 8, 0],
     "page of 20": [() => store.getMessages(key, { before: "m1000", limit: 20 }), 9, 0],
     session: [() => store.getSession(key), 8, 0],
+    // A new session removes nothing: the log is not emptied.
+    import: [() => store.importSession(other, { messages: [say()], ...times }), 9, 8],
     list: [() => store.listSessions({ user: "alice" }), 7, 0],
   };
   for (const [name, [run, calls, pages]] of Object.entries(most)) {
