@@ -24,9 +24,13 @@ import type { RedisChatStoreOptions } from "./index.js";
 import * as scripts from "./scripts.js";
 import { inspectServers } from "./server.js";
 
-/** So much of a long history is read or replaced by one script: a script keeps the server from everything else. */
+/** So much of a long history is read or replaced by one command: it keeps the server from everything else. */
 const partMessages = 500;
 const partBytes = 1024 * 1024;
+/** So many messages are read at first, when it is not known how long they are. */
+const firstMessages = 128;
+/** So many times as many messages as the part before are read at most, should the further ones be longer. */
+const mostGrowth = 8;
 /** So many sessions are described or erased by one script. */
 const partSessions = 100;
 /** So many users are asked for their sessions at once. */
@@ -35,6 +39,8 @@ const usersAtOnce = 8;
 const registerAgainAfter = 3_600_000;
 /** So many users are remembered as registered. */
 const maxRemembered = 10_000;
+
+type SessionKeys = ReturnType<typeof scripts.sessionKeys>;
 
 /** Sessions in Redis or Valkey. See `scripts.ts` for what is stored, and for who guarantees what. */
 export class RedisBackend implements ChatStoreBackend {
@@ -86,7 +92,7 @@ export class RedisBackend implements ChatStoreBackend {
     write: Write,
     signal: AbortSignal,
   ): Promise<Outcome> {
-    const rest = [...patchArguments(patch), ...records.flatMap(recordArguments)];
+    const rest = [patchArgument(patch), ...records.flatMap(recordArguments)];
     return toOutcome(await this.#write(scripts.append, key, write, rest, signal));
   }
 
@@ -113,7 +119,7 @@ export class RedisBackend implements ChatStoreBackend {
         String(place),
         isLast ? String(records.length) : "",
         ...times,
-        ...patchArguments(isLast ? patch : undefined),
+        patchArgument(isLast ? patch : undefined),
         ...part.flatMap(recordArguments),
       ];
       const reply = await this.#write(scripts.replace, key, write, rest, signal, place > 0);
@@ -170,46 +176,80 @@ export class RedisBackend implements ChatStoreBackend {
     await connection?.close();
   }
 
-  /** @param size How many times as large as usual the parts are. */
+  /**
+   * The first part tells how many messages there are. The others are read by their ranks, which only edits change: all are
+   * of one version when nobody has edited the session by the end.
+   *
+   * @param size How many times as large as usual the parts are.
+   */
   async #readOnce(key: Key, range: Range, size: number, signal: AbortSignal) {
-    const { meta, order, messages } = this.#keys(key);
-    const isUp = "from" in range ? range.from === "start" : "after" in range;
-    const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
+    const keys = this.#keys(key);
     const { limit = Number.MAX_SAFE_INTEGER } = range;
-    const records: MessageRecord[] = [];
-    let session: SessionRecord | undefined;
-    let edited = "";
-    let from = "";
-    let last = "";
-    for (;;) {
-      const wanted = Math.min(limit - records.length, partMessages * size);
-      const args = [
-        ...[edited, isUp ? "up" : "down", session === undefined ? anchor : "", from, last],
-        ...[String(wanted), String(partBytes * size)],
-      ];
-      const reply = await this.#run(scripts.read, [meta, order, messages], args, signal);
-      if (reply[0] === "absent") return undefined;
-      if (reply[0] === "missing" || reply[0] === "changed") return reply[0];
-      const [, fields, place, more, found] = reply as [
-        "session",
-        string[],
-        string,
-        string,
-        string[],
-      ];
-      records.push(...pairs(found).map(toRecord));
-      if (session === undefined) {
-        const stored = new Map(pairs(fields));
-        session = toSession(key.id, stored);
-        edited = stored.get("edited") ?? "";
-        // What is appended while the other parts are read does not belong to this version.
-        last = isUp ? (stored.get("sequence") ?? "") : "";
-      }
-      if (more === "" || records.length >= limit) {
-        return { session, records: isUp ? records : records.reverse() };
-      }
-      from = `(${place}`;
+    const isUp =
+      "after" in range || ("from" in range && range.from === "start" && range.limit !== undefined);
+    let step = Math.min(limit, firstMessages * size);
+    const first = await this.#readFirst(key.id, keys, range, isUp, step, signal);
+    if (first === undefined || first === "missing") return first;
+    const { session, edited, rank, found } = first;
+    // Ranks: of all that are wanted, and below of those that the first part does not hold.
+    const [start, end] = isUp
+      ? [rank, Math.min(rank + limit, session.messageCount)]
+      : [Math.max(rank - limit, 0), rank];
+    const wanted = end - start;
+    if (found.length < Math.min(step, wanted)) throw damage(key.id, "messages are gone");
+    if (found.length === wanted) return { session, records: found.map(toRecord) };
+
+    const restStart = isUp ? start + found.length : start;
+    const restEnd = restStart + wanted - found.length;
+    const rest: string[][] = [];
+    let part = found;
+    for (let next = restStart; next < restEnd && part.length > 0; next += part.length) {
+      step = Math.min(step * mostGrowth, fitting(part, partBytes * size), restEnd - next);
+      part = await this.#members(keys, next, next + step - 1, signal);
+      rest.push(part);
     }
+    const [header] = await this.#members(keys, -1, -1, signal);
+    if (header === undefined || parseHeader(key.id, header).edited !== edited) return "changed";
+    const all = (isUp ? [found, ...rest] : [...rest, found]).flat();
+    if (all.length < wanted) throw damage(key.id, "messages are gone");
+    return { session, records: all.map(toRecord) };
+  }
+
+  /**
+   * The session, and of a range the messages that are nearest to where it begins; oldest first.
+   *
+   * @returns `rank`: so many messages come before the range, or, when it goes down, before its end.
+   */
+  async #readFirst(
+    id: string,
+    keys: SessionKeys,
+    range: Range,
+    isUp: boolean,
+    most: number,
+    signal: AbortSignal,
+  ) {
+    const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
+    if (anchor === "" && !isUp) {
+      // Not by a script, whose Lua copies each message twice more.
+      const found = await this.#members(keys, -most - 2, -1, signal);
+      const [details, header] = found.splice(-2);
+      if (details !== undefined && header !== undefined) {
+        const { session, edited } = toSession(id, header, details);
+        return { session, edited, rank: session.messageCount, found };
+      }
+      // There is nothing. The script sees whether something is left of it.
+    }
+    const args = [isUp ? "up" : "down", anchor, String(most)];
+    const reply = await this.#run(scripts.page, [keys.messages, keys.places], args, signal);
+    if (reply[0] === "absent") return undefined;
+    if (reply[0] === "missing") return "missing";
+    const [, header, details, rank, found] = reply as [string, string, string, number, string[]];
+    return { ...toSession(id, header, details), rank, found };
+  }
+
+  /** Members of a session's sorted set, by ranks; negative ones count from the end. */
+  #members({ messages }: SessionKeys, first: number, last: number, signal: AbortSignal) {
+    return this.#send((client) => client.zrange(messages, first, last), signal);
   }
 
   /** @param isRegistered Whether the user has been registered for this very write. */
@@ -222,9 +262,9 @@ export class RedisBackend implements ChatStoreBackend {
     isRegistered = false,
   ): Promise<Reply> {
     const tag = scripts.tagOf(key);
-    const { meta, order, messages, stagedOrder, stagedMessages } = this.#keys(key);
+    const { messages, places, stagedMessages, stagedPlaces } = this.#keys(key);
     const list = scripts.sessionsKey(this.#prefix, tag);
-    const staged = script === scripts.replace ? [stagedOrder, stagedMessages] : [];
+    const staged = script === scripts.replace ? [stagedMessages, stagedPlaces] : [];
     const { next, ifVersion, ttlMs } = write;
     const attempt = (registered: boolean) => {
       const args = [
@@ -235,7 +275,7 @@ export class RedisBackend implements ChatStoreBackend {
         `${registered ? "registered" : ""} ${this.#options.waitReplicas ? "replicated" : ""}`,
         ...rest,
       ];
-      return this.#run(script, [meta, order, messages, list, ...staged], args, signal);
+      return this.#run(script, [messages, places, list, ...staged], args, signal);
     };
 
     // The list of users lives in another slot, so it cannot change in the same step. A user is registered before the first
@@ -361,10 +401,10 @@ export class RedisBackend implements ChatStoreBackend {
     return found;
   }
 
-  /** Session keys and scores of a user, see `scripts.page`. */
+  /** Session keys and scores of a user, see `scripts.list`. */
   async #page(tag: string, args: readonly string[], signal: AbortSignal) {
     const list = scripts.sessionsKey(this.#prefix, tag);
-    const reply = (await this.#run(scripts.page, [list], args, signal)) as string[];
+    const reply = (await this.#run(scripts.list, [list], args, signal)) as string[];
     return pairs(reply).map(([id, score]) => ({ id, score: Number(score) }));
   }
 
@@ -375,13 +415,12 @@ export class RedisBackend implements ChatStoreBackend {
     for (let first = 0; first < ids.length; first += partSessions) {
       const some = ids.slice(first, first + partSessions);
       const keys = some.flatMap((id) => {
-        const { meta, order, messages } = scripts.sessionKeys(this.#prefix, tag, id);
-        return [meta, order, messages];
+        const { messages, places } = scripts.sessionKeys(this.#prefix, tag, id);
+        return [messages, places];
       });
       const reply = await this.#run(scripts.describe, [list, ...keys], some, signal);
-      for (const [index, fields] of reply.entries()) {
-        if (typeof fields === "number") continue;
-        sessions.push(toSession(some[index] as string, new Map(pairs(fields as string[]))));
+      for (const [index, header] of (reply as (string | null)[]).entries()) {
+        if (header !== null) sessions.push(toSession(some[index] as string, header).session);
       }
     }
     return sessions;
@@ -399,12 +438,7 @@ export class RedisBackend implements ChatStoreBackend {
   ): Promise<Reply> {
     const reply = await this.#open().run(script, keys, args, signal);
     const [status, detail] = reply;
-    if (status === "corrupt") {
-      throw new CorruptSessionError(
-        `The session at ${keys[0]} is damaged: ${detail}. Redis evicts keys when its memory is full and maxmemory-policy is not ` +
-          "noeviction; otherwise somebody changed them. Restore a backup, or erase the session with deleteMessages()",
-      );
-    }
+    if (status === "corrupt") throw damage(keys[0] as string, String(detail));
     if (status === "format") throw formatError(keys[0] as string, String(detail));
     return reply;
   }
@@ -440,55 +474,72 @@ function toOutcome(reply: Reply): Outcome {
   }
 }
 
-function toSession(id: string, fields: ReadonlyMap<string, string>): SessionRecord {
-  const format = fields.get("format") ?? "";
-  if (format !== "1") throw formatError(id, format);
-  const expires = fields.get("expires");
-  const state = [...fields].flatMap(([name, value]) => {
-    const entry = scripts.entryOf(name);
-    return entry === undefined ? [] : [[entry, value]];
-  });
-  return {
+/** @param details Left away in lists, which need no state. */
+function toSession(id: string, header: string, details?: string) {
+  const { version, count, created, updated, expires, edited, title } = parseHeader(id, header);
+  const session: SessionRecord = {
     key: id,
-    version: fields.get("version") ?? "",
-    messageCount: Number(fields.get("count")),
-    createdAt: Number(fields.get("created")),
-    updatedAt: Number(fields.get("updated")),
-    expiresAt: expires === undefined ? null : Number(expires),
-    title: fields.get(scripts.titleField) ?? null,
-    state: Object.fromEntries(state),
+    version,
+    messageCount: Number(count),
+    createdAt: Number(created),
+    updatedAt: Number(updated),
+    expiresAt: expires === "-" ? null : Number(expires),
+    title: title === "-" ? null : title.slice(1),
+    state: details === undefined ? {} : JSON.parse(details.slice(details.indexOf(" "))).state,
   };
+  return { session, edited };
+}
+
+const headerForm =
+  /^session 1 (?<version>\S+) (?<count>\d+) \d+ (?<created>\S+) (?<updated>\S+) (?<expires>\S+) (?<edited>\S+) (?<title>.*)$/s;
+type Header = Record<
+  "version" | "count" | "created" | "updated" | "expires" | "edited" | "title",
+  string
+>;
+
+function parseHeader(id: string, header: string): Header {
+  const fields = headerForm.exec(header)?.groups;
+  if (fields === undefined) throw formatError(id, /^session (\S+)/.exec(header)?.[1] ?? "");
+  return fields as Header;
 }
 
 function formatError(where: string, format: string): Error {
-  return /^\d+$/.test(format)
+  return /^\d+$/.test(format) && format !== "1"
     ? new UnsupportedFormatError(
         `The session at ${where} has format version ${format}, this Chatstore reads 1: upgrade it`,
       )
-    : new CorruptSessionError(`The session at ${where} has no valid format version`);
+    : new CorruptSessionError(`The session at ${where} has no valid header`);
+}
+
+function damage(where: string, what: string): Error {
+  return new CorruptSessionError(
+    `The session at ${where} is damaged: ${what}. Redis evicts keys when its memory is full and maxmemory-policy is not ` +
+      "noeviction; otherwise somebody changed them. Restore a backup, or erase the session with deleteMessages()",
+  );
 }
 
 function recordArguments({ id, digest, data, createdAt }: MessageRecord): [string, string] {
-  return [id, `${digest} ${createdAt} ${data}`];
+  return [id, `${digest} ${createdAt} ${data}\n${id}`];
 }
 
-function toRecord([id, value]: readonly [string, string]): MessageRecord {
-  const [digest, createdAt] = value.split(" ", 2);
-  if (digest === undefined || createdAt === undefined) {
-    throw new CorruptSessionError(`The stored message ${id} has not the form of a message`);
+function toRecord(message: string): MessageRecord {
+  const time = message.indexOf(" ") + 1;
+  const data = message.indexOf(" ", time) + 1;
+  const end = message.indexOf("\n", data);
+  if (time === 0 || data === 0 || end < 0) {
+    throw new CorruptSessionError("A stored message has not the form of a message");
   }
-  const data = value.slice(digest.length + createdAt.length + 2);
-  return { id, digest, data, createdAt: Number(createdAt) };
+  return {
+    // Copied by this: a slice alone would keep all of the message in memory for as long as its id is there.
+    id: ` ${message.slice(end + 1)}`.slice(1),
+    digest: message.slice(0, time - 1),
+    data: message.slice(data, end),
+    createdAt: Number(message.slice(time, data - 1)),
+  };
 }
 
-function patchArguments(patch: Patch | undefined): string[] {
-  const fields: [string, string | null][] = Object.entries(patch?.state ?? {}).map(
-    ([entry, value]) => [scripts.stateField(entry), value],
-  );
-  if (patch?.title !== undefined) fields.push([scripts.titleField, patch.title]);
-  const sets = fields.filter((field): field is [string, string] => field[1] !== null);
-  const removals = fields.filter(([, value]) => value === null).map(([name]) => name);
-  return [String(sets.length), String(removals.length), ...sets.flat(), ...removals];
+function patchArgument(patch: Patch | undefined): string {
+  return patch === undefined ? "" : JSON.stringify(patch);
 }
 
 function editArguments(edit: Edit): readonly string[] {
@@ -516,6 +567,12 @@ function* parts(records: readonly MessageRecord[]): Generator<readonly MessageRe
     bytes += record.data.length;
   }
   yield part;
+}
+
+/** How many messages that are as long as these fit into so many bytes. */
+function fitting(messages: readonly string[], bytes: number): number {
+  const length = messages.reduce((sum, message) => sum + message.length, 0);
+  return Math.ceil((messages.length * bytes) / length);
 }
 
 function pairs(flat: readonly string[]): [string, string][] {

@@ -9,16 +9,22 @@
  * |---|---|---|
  * | `<p>users` | sorted set | the tags of all users that have sessions; every score is 0 |
  * | `<p>{<tag>}:sessions` | sorted set | the user's session keys; score: minus the time of the last change, so newest first |
- * | `<p>{<tag>}[/c:<conversation>]:meta` | hash | see below; a session exists as long as this key does |
- * | `….:order` | sorted set | message ids; score: place in the history, never used twice |
- * | `….:messages` | hash | by message id: `<digest> <createdAt> <message as JSON>` |
- * | `….:staged-order`, `….:staged-messages` | | a long replacement on its way in; expires after a minute |
+ * | `<p>{<tag>}[/c:<conversation>]:messages` | sorted set | see below; a session exists as long as this key does |
+ * | `….:places` | hash | by message id: its score in `messages` |
+ * | `….:staged-messages`, `….:staged-places` | | a long replacement on its way in; expires after a minute |
  *
- * Fields of `meta`: `format` (1), `version`, `count` (of messages), `sequence` (the last place given), `created`, `updated` and
- * `expires` (ms since 1970, the engine's clock; `expires` only with a ttl), `edited` (the write that last changed messages other
- * than by appending), `recent` (the latest writes that must not happen twice), `title`, and a `state:<entry>` for each entry.
+ * Members of `messages`, in their order:
  *
- * All keys of a session expire at the same instant, so an expired session is gone at once and whole.
+ * | score | member |
+ * |---|---|
+ * | place in the history: from 1, never used twice; gaps are ordinary | `<digest> <createdAt> <message as JSON>\n<id>` |
+ * | +inf | `details {"state":{"<entry>":"<JSON>"},"recent":"<version> <version>"}`: `recent` are the latest writes that must not happen twice |
+ * | +inf | `session 1 <version> <count> <sequence> <created> <updated> <expires> <edited> <title>`, the header: format; number of messages; last place given; ms since 1970 by the engine's clock, `-` where it never expires; the write that last changed messages other than by appending; `-`, or `+` and the title |
+ *
+ * The header is the last member, so one command reads it and the newest messages at one instant. What an append need not
+ * change is not in it.
+ *
+ * Both keys of a session expire at the same instant, so an expired session is gone at once and whole.
  */
 import { createHash } from "node:crypto";
 import { type Key, type Scope, sessionKey } from "@chatstore/core";
@@ -29,9 +35,10 @@ export function usersKey(prefix: string): string {
 }
 
 /** The hash tag of a user's keys, without its braces. */
-export function tagOf(key: Key | Scope): string {
-  if (key.user === "") return (key as Key).id;
-  return sessionKey({ tenant: key.tenant === "" ? undefined : key.tenant, user: key.user });
+export function tagOf(target: Key | Scope): string {
+  if ("id" in target) return target.id.replace(/\/c:.*/, "");
+  const { tenant, user } = target;
+  return sessionKey({ tenant: tenant === "" ? undefined : tenant, user });
 }
 
 /** With what the tags of a tenant's users begin (`""`: of users without a tenant), in the order of the list of users. */
@@ -57,19 +64,12 @@ export function sessionsKey(prefix: string, tag: string): string {
 export function sessionKeys(prefix: string, tag: string, id: string) {
   const session = `${prefix}{${tag}}${id.slice(tag.length)}`;
   return {
-    meta: `${session}:meta`,
-    order: `${session}:order`,
     messages: `${session}:messages`,
-    stagedOrder: `${session}:staged-order`,
+    places: `${session}:places`,
     stagedMessages: `${session}:staged-messages`,
+    stagedPlaces: `${session}:staged-places`,
   };
 }
-
-/** Names in `meta` that a patch sets. */
-export const titleField = "title";
-export const stateField = (entry: string): string => `state:${entry}`;
-/** The entry that {@link stateField} named. */
-export const entryOf = (field: string): string | undefined => /^state:(.*)/.exec(field)?.[1];
 
 /** A Lua script, and the digest by which the server knows it. */
 export interface Script {
@@ -84,54 +84,60 @@ function script(writes: boolean, ...parts: string[]): Script {
 }
 
 /**
- * For all scripts. Errors of the data end a script before it writes anything, since what a script has written stays.
- * Numbers come and go as strings: Lua's own conversion keeps 14 digits.
+ * For the scripts about one session. Errors of the data end a script before it writes anything, since what a script has
+ * written stays. Numbers come and go as strings: Lua's own conversion keeps 14 digits.
  */
 const common = `
+local messages, places = KEYS[1], KEYS[2]
+
 local function text(number) return string.format('%.0f', number) end
-local function digest(message) return string.match(message, '^%S+') end
+local function member(rank) return redis.call('ZRANGE', messages, rank, rank)[1] end
 
 -- The session, or nil; second: why it cannot be used.
-local function load(meta, order, messages)
-  local f = redis.call('HMGET', meta, 'format', 'version', 'count', 'sequence', 'created', 'updated',
-    'expires', 'edited', 'recent')
-  local ordered, stored = redis.call('ZCARD', order), redis.call('HLEN', messages)
-  if not f[2] then
-    if ordered + stored > 0 then return nil, {'corrupt', 'its metadata is gone'} end
+local function load()
+  local header, found = member(-1), redis.call('HLEN', places)
+  if not header then
+    if found > 0 then return nil, {'corrupt', 'its messages are gone'} end
     return nil
   end
-  if f[1] ~= '1' then return nil, {'format', f[1] or ''} end
-  local count = tonumber(f[3])
-  if count ~= ordered or count ~= stored then
-    return nil, {'corrupt', 'of ' .. tostring(f[3]) .. ' messages ' .. text(stored) .. ' are there, and '
-      .. text(ordered) .. ' have a place'}
+  local format, rest = string.match(header, '^session (%S+) (.*)$')
+  if format ~= '1' then return nil, {'format', format or ''} end
+  local version, count, sequence, created, updated, expires, edited, title =
+    string.match(rest, '^(%S+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  if tonumber(count or -1) ~= found then
+    return nil, {'corrupt', 'of ' .. tostring(count) .. ' messages ' .. text(found) .. ' have a place'}
   end
-  return {version = f[2], count = count, sequence = tonumber(f[4]), created = f[5], updated = f[6],
-    expires = f[7], edited = f[8], recent = f[9] or ''}
+  return {header = header, version = version, count = found, sequence = tonumber(sequence), created = created,
+    updated = updated, expires = expires ~= '-' and expires or nil, edited = edited, title = title}
 end
 `;
 
 /** For the scripts that write a session. `ARGV[1..5]`: next, ifVersion, ttl, session key, flags. */
 const writing = `
-local meta, order, messages, sessions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local sessions = KEYS[3]
 local next, required, ttl, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local registered = redis.call('ZCARD', sessions) > 0 or string.find(ARGV[5], 'registered', 1, true)
+local registered = string.find(ARGV[5], 'registered', 1, true)
 local replicated = string.find(ARGV[5], 'replicated', 1, true)
 
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local function digest(message) return string.match(message, '^%S+') end
 
 local function unchanged(session)
   if not session then return {'unchanged', '', '0'} end
   -- A write, so that WAIT waits for what an earlier attempt has written.
-  if replicated then redis.call('HSET', meta, 'version', session.version) end
+  if replicated then redis.call('ZADD', messages, '+inf', redis.call('ZPOPMAX', messages)[1]) end
   return {'unchanged', session.version, text(session.count)}
 end
 
--- Whether this very write has happened already, perhaps with others after it.
-local function happened(session)
+-- What a patch or a write that must not happen twice changes.
+local function load_details(session)
+  if not session then return {state = {}, recent = ''} end
+  return cjson.decode(string.match(member(-2), '^details (.*)$'))
+end
+
+-- Whether this very write has happened already, perhaps with others after it. No details: doing it twice does no harm.
+local function happened(session, details)
   return session and (session.version == next
-    or string.find(' ' .. session.recent .. ' ', ' ' .. next .. ' ', 1, true))
+    or details and string.find(' ' .. details.recent .. ' ', ' ' .. next .. ' ', 1, true))
 end
 
 local function conflict(session)
@@ -140,101 +146,112 @@ local function conflict(session)
   if required ~= '=' .. version then return {'conflict', version} end
 end
 
--- A user without sessions has to be registered first.
-local function unregistered(session)
-  return not session and not registered
+-- Whether it becomes the user's first session: a user has to be registered before.
+local function is_first(session)
+  return not session and redis.call('EXISTS', sessions) == 0
 end
 
--- Stores what all writes change. change: count, sequence, edited; once: whether doing it twice would do harm;
--- times: created, updated, expires.
-local function save(session, change, once, times)
-  local created, updated, expires = text(now), text(now), session and session.expires or false
+-- Applies a patch to the details; returns the title, and whether anything changes.
+local function apply(patch, session, details)
+  local title, changes = session and session.title or '-', false
+  if patch.title then
+    local given = patch.title == cjson.null and '-' or '+' .. patch.title
+    title, changes = given, given ~= title
+  end
+  for name, value in pairs(patch.state or {}) do
+    if value == cjson.null then value = nil end
+    changes = changes or details.state[name] ~= value
+    details.state[name] = value
+  end
+  return title, changes
+end
+
+-- Writes everything. change: count, sequence; edited; title; details, when doing it twice would do harm; members to add, with
+-- scores; times: created, updated, expires; write, which does the rest while there is no header; first.
+local function save(session, change)
+  local clock = redis.call('TIME')
+  local now = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
+  local created, updated, expires = now, now, session and session.expires
   if session then
     created = session.created
-    if tonumber(session.updated) > now then updated = session.updated end
+    if tonumber(session.updated) > tonumber(now) then updated = session.updated end
   end
-  if ttl ~= '' then expires = text(now + tonumber(ttl)) end
+  if ttl ~= '' then expires = text(tonumber(now) + tonumber(ttl)) end
+  local times = change.times
   if times then created, updated, expires = times[1], times[2], times[3] ~= '' and times[3] end
-  redis.call('HSET', meta, 'format', '1', 'version', next, 'count', text(change.count),
-    'sequence', text(change.sequence), 'created', created, 'updated', updated,
-    'edited', change.edited or session and session.edited or next)
-  if expires then redis.call('HSET', meta, 'expires', expires) else redis.call('HDEL', meta, 'expires') end
-  if once then
-    local recent = next .. ' ' .. (session and session.recent or '')
-    redis.call('HSET', meta, 'recent', string.sub(recent, 1, 16 * (#next + 1)))
-  end
-  for _, name in ipairs({meta, order, messages}) do
-    if expires then redis.call('PEXPIREAT', name, expires)
-    elseif session and session.expires or times then redis.call('PERSIST', name) end
-  end
-  -- The list of sessions lives as long as the longest-lived of them.
-  local left = redis.call('PTTL', sessions)
+
+  -- Before anything else is written: it fails where a key of another kind is in the way. The list lives as long as the longest-lived of them.
+  local left = expires and redis.call('PTTL', sessions)
   redis.call('ZADD', sessions, text(-tonumber(updated)), key)
   if not expires then
-    redis.call('PERSIST', sessions)
+    if not session or session.expires then redis.call('PERSIST', sessions) end
   elseif left ~= -1 then
-    redis.call('PEXPIREAT', sessions, text(math.max(tonumber(expires), left == -2 and 0 or now + left)))
+    redis.call('PEXPIREAT', sessions, text(math.max(tonumber(expires), left == -2 and 0 or tonumber(now) + left)))
   end
-  return {'applied', next, text(change.count), left == -2 and 'first' or ''}
-end
-`;
 
-/** For the scripts that apply a patch. `ARGV[at]`: how many fields to set, then to remove, then those; returns what follows. */
-const patching = `
-local function patch(at)
-  local sets, removals, changes = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), false
-  local first = at + 2
-  for i = first, first + 2 * sets - 1, 2 do
-    changes = changes or redis.call('HGET', meta, ARGV[i]) ~= ARGV[i + 1]
+  if session then redis.call('ZPOPMAX', messages, change.details and 2 or 1) end
+  if change.write then change.write() end
+  local members, details = change.members or {}, change.details or not session and load_details()
+  if details then
+    if change.details then details.recent = string.sub(next .. ' ' .. details.recent, 1, 16 * (#next + 1)) end
+    members[#members + 1] = '+inf'
+    members[#members + 1] = 'details ' .. cjson.encode(details)
   end
-  local removed = first + 2 * sets
-  for i = removed, removed + removals - 1 do
-    changes = changes or redis.call('HEXISTS', meta, ARGV[i]) == 1
+  members[#members + 1] = '+inf'
+  members[#members + 1] = 'session 1 ' .. table.concat({next, text(change.count), text(change.sequence), created, updated,
+    expires or '-', change.edited or session and session.edited or next,
+    change.title or session and session.title or '-'}, ' ')
+  redis.call('ZADD', messages, unpack(members))
+  for _, name in ipairs({messages, places}) do
+    if expires then redis.call('PEXPIREAT', name, expires)
+    elseif session and session.expires then redis.call('PERSIST', name) end
   end
-  local function apply()
-    for i = first, first + 2 * sets - 1, 2 do redis.call('HSET', meta, ARGV[i], ARGV[i + 1]) end
-    for i = removed, removed + removals - 1 do redis.call('HDEL', meta, ARGV[i]) end
-  end
-  return removed + removals, changes, apply
+  return {'applied', next, text(change.count), change.first and 'first' or ''}
 end
 `;
 
 /** Add a user, `ARGV[1]`, to the key that lists all users. */
 export const register = script(true, "return {redis.call('ZADD', KEYS[1], 0, ARGV[1])}");
 
-/** `ARGV[6..]`: patch, then id and value of each record. */
+/** `ARGV[6..]`: a patch as JSON or nothing, then id and message of each record. */
 export const append = script(
   true,
   common,
   writing,
-  patching,
   `
-local session, trouble = load(meta, order, messages)
+local session, trouble = load()
 if trouble then return trouble end
-if happened(session) then return unchanged(session) end
-local first, changes, apply = patch(6)
-local missing, duplicates = {}, {'duplicate'}
-for i = first, #ARGV, 2 do
-  local stored = redis.call('HGET', messages, ARGV[i])
-  if not stored then missing[#missing + 1] = i
-  elseif digest(stored) ~= digest(ARGV[i + 1]) then
-    duplicates[#duplicates + 1] = ARGV[i]
+local details = ARGV[6] ~= '' and load_details(session) or nil
+if happened(session, details) then return unchanged(session) end
+local title, changes = nil, false
+if details then title, changes = apply(cjson.decode(ARGV[6]), session, details) end
+
+local ids = {}
+for i = 7, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+local known = session and #ids > 0 and redis.call('HMGET', places, unpack(ids)) or {}
+local count, sequence = session and session.count or 0, session and session.sequence or 0
+local members, placed, duplicates = {}, {}, {'duplicate'}
+for i, id in ipairs(ids) do
+  local message, place = ARGV[6 + 2 * i], known[i]
+  if not place then
+    count, sequence = count + 1, sequence + 1
+    place = text(sequence)
+    members[#members + 1], members[#members + 2] = place, message
+    placed[#placed + 1], placed[#placed + 2] = id, place
+  elseif digest(redis.call('ZRANGEBYSCORE', messages, place, place)[1]) ~= digest(message) then
+    duplicates[#duplicates + 1] = id
   end
 end
 if #duplicates > 1 then return duplicates end
-if #missing == 0 and not changes then return unchanged(session) end
+if #placed == 0 and not changes then return unchanged(session) end
 local refused = conflict(session)
 if refused then return refused end
-if unregistered(session) then return {'unregistered'} end
-local count, sequence = 0, 0
-if session then count, sequence = session.count, session.sequence end
-for _, i in ipairs(missing) do
-  sequence = sequence + 1
-  redis.call('ZADD', order, text(sequence), ARGV[i])
-  redis.call('HSET', messages, ARGV[i], ARGV[i + 1])
-end
-apply()
-return save(session, {count = count + #missing, sequence = sequence}, changes)
+local first = is_first(session)
+if first and not registered then return {'unregistered'} end
+return save(session, {count = count, sequence = sequence, title = title, details = changes and details or nil,
+  members = members, first = first, write = function()
+    if #placed > 0 then redis.call('HSET', places, unpack(placed)) end
+  end})
 `,
 );
 
@@ -244,41 +261,54 @@ export const edit = script(
   common,
   writing,
   `
-local session, trouble = load(meta, order, messages)
+local session, trouble = load()
 if trouble then return trouble end
-if happened(session) then return unchanged(session) end
+local details = load_details(session)
+if happened(session, details) then return unchanged(session) end
 local refused = conflict(session)
 if refused then return refused end
-local operation, id, count = ARGV[6], ARGV[7], session and session.count
+local operation, id = ARGV[6], ARGV[7]
+local change = {edited = next, details = details, count = session and session.count, sequence = session and session.sequence}
 if operation == 'remove' then
-  local removed = 0
+  local found = {}
   for i = 7, #ARGV do
-    if redis.call('HDEL', messages, ARGV[i]) == 1 then
-      redis.call('ZREM', order, ARGV[i])
-      removed = removed + 1
+    local place = redis.call('HGET', places, ARGV[i])
+    if place and not found[ARGV[i]] then
+      found[ARGV[i]] = place
+      change.count = change.count - 1
     end
   end
-  if removed == 0 then return unchanged(session) end
-  count = count - removed
+  if not session or change.count == session.count then return unchanged(session) end
+  change.write = function()
+    for id, place in pairs(found) do
+      redis.call('ZREMRANGEBYSCORE', messages, place, place)
+      redis.call('HDEL', places, id)
+    end
+  end
 else
-  local place = session and redis.call('ZSCORE', order, id)
+  local place = redis.call('HGET', places, id)
   if not place then return {'missing', id} end
   if operation == 'update' then
-    local stored, created = redis.call('HGET', messages, id), ARGV[9]
+    local stored, created = redis.call('ZRANGEBYSCORE', messages, place, place)[1], ARGV[9]
     if digest(stored) == ARGV[8] then return unchanged(session) end
     if created == '' then created = string.match(stored, ' (%S+)') end
-    redis.call('HSET', messages, id, ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10])
+    change.members = {place, ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id}
+    change.write = function() redis.call('ZREMRANGEBYSCORE', messages, place, place) end
   else
-    local later = redis.call('ZRANGEBYSCORE', order, '(' .. place, '+inf')
-    if #later == 0 then return unchanged(session) end
-    for i = 1, #later, 1000 do
-      redis.call('HDEL', messages, unpack(later, i, math.min(i + 999, #later)))
+    local rank = redis.call('ZCOUNT', messages, '-inf', place)
+    if rank == session.count then return unchanged(session) end
+    change.count = rank
+    change.write = function()
+      for first = rank, session.count - 1, 100 do
+        local ids = redis.call('ZRANGE', messages, first, first + 99)
+        for i, message in ipairs(ids) do ids[i] = string.sub(message, string.find(message, '\\n', 1, true) + 1) end
+        redis.call('HDEL', places, unpack(ids))
+      end
+      redis.call('ZREMRANGEBYRANK', messages, rank, -1)
     end
-    redis.call('ZREMRANGEBYSCORE', order, '(' .. place, '+inf')
-    count = count - #later
   end
 end
-return save(session, {count = count, sequence = session.sequence, edited = next}, true)
+return save(session, change)
 `,
 );
 
@@ -288,105 +318,93 @@ const stagingLease = 10_000;
 
 /**
  * One part of a replacement; the last one puts all of them in place. `ARGV[6..]`: place before the part's first record; how many
- * records in all when it is the last part, otherwise nothing; created, updated and expires when given; patch; records.
- * The field without a name in the staged messages says whose they are.
+ * records in all when it is the last part, otherwise nothing; created, updated and expires when given; a patch as JSON or
+ * nothing; records. The field without a name in the staged places says whose they are.
  */
 export const replace = script(
   true,
   common,
   writing,
-  patching,
   `
-local stagedOrder, stagedMessages = KEYS[5], KEYS[6]
-local session, trouble = load(meta, order, messages)
+local stagedMessages, stagedPlaces = KEYS[4], KEYS[5]
+local session, trouble = load()
 if trouble then return trouble end
+local details = load_details(session)
 local place, total = tonumber(ARGV[6]), ARGV[7]
-local owner = redis.call('HGET', stagedMessages, '')
-local refused = happened(session) and unchanged(session) or conflict(session)
+local owner = redis.call('HGET', stagedPlaces, '')
+local refused = happened(session, details) and unchanged(session) or conflict(session)
 if refused then
-  if owner == next then redis.call('UNLINK', stagedOrder, stagedMessages) end
+  if owner == next then redis.call('UNLINK', stagedMessages, stagedPlaces) end
   return refused
 end
-if unregistered(session) then return {'unregistered'} end
+local first = is_first(session)
+if first and not registered then return {'unregistered'} end
 if place == 0 then
   local taken = owner and owner ~= next and total == ''
-  if taken and redis.call('PTTL', stagedMessages) > ${stagingLife - stagingLease} then return {'busy'} end
-  redis.call('UNLINK', stagedOrder, stagedMessages)
+  if taken and redis.call('PTTL', stagedPlaces) > ${stagingLife - stagingLease} then return {'busy'} end
+  redis.call('UNLINK', stagedMessages, stagedPlaces)
 elseif owner ~= next then
   return {'lost'}
 end
-local first, _, apply = patch(11)
-for i = first, #ARGV, 2 do
+local members, placed = {}, {}
+for i = 12, #ARGV, 2 do
   place = place + 1
-  redis.call('ZADD', stagedOrder, text(place), ARGV[i])
-  redis.call('HSET', stagedMessages, ARGV[i], ARGV[i + 1])
+  members[#members + 1], members[#members + 2] = text(place), ARGV[i + 1]
+  placed[#placed + 1], placed[#placed + 2] = ARGV[i], text(place)
+end
+if #members > 0 then
+  redis.call('ZADD', stagedMessages, unpack(members))
+  redis.call('HSET', stagedPlaces, unpack(placed))
 end
 if total == '' then
-  redis.call('HSET', stagedMessages, '', next)
-  redis.call('PEXPIRE', stagedOrder, ${stagingLife})
+  redis.call('HSET', stagedPlaces, '', next)
   redis.call('PEXPIRE', stagedMessages, ${stagingLife})
+  redis.call('PEXPIRE', stagedPlaces, ${stagingLife})
   return {'staged'}
 end
-redis.call('HDEL', stagedMessages, '')
+redis.call('HDEL', stagedPlaces, '')
 total = tonumber(total)
-if redis.call('HLEN', stagedMessages) ~= total or redis.call('ZCARD', stagedOrder) ~= total then
-  redis.call('UNLINK', stagedOrder, stagedMessages)
+if redis.call('HLEN', stagedPlaces) ~= total or redis.call('ZCARD', stagedMessages) ~= total then
+  redis.call('UNLINK', stagedMessages, stagedPlaces)
   return {'lost'}
 end
-redis.call('UNLINK', order, messages)
-if total > 0 then
-  redis.call('RENAME', stagedOrder, order)
-  redis.call('RENAME', stagedMessages, messages)
-  redis.call('PERSIST', order)
-  redis.call('PERSIST', messages)
-end
-apply()
+local title = ARGV[11] ~= '' and apply(cjson.decode(ARGV[11]), session, details) or nil
 local times = ARGV[8] ~= '' and {ARGV[8], ARGV[9], ARGV[10]} or nil
-return save(session, {count = total, sequence = total, edited = next}, true, times)
+return save(session, {count = total, sequence = total, edited = next, title = title, details = details, times = times,
+  first = first, write = function()
+    redis.call('UNLINK', messages, places)
+    if total > 0 then
+      redis.call('RENAME', stagedMessages, messages)
+      redis.call('RENAME', stagedPlaces, places)
+      redis.call('PERSIST', messages)
+      redis.call('PERSIST', places)
+    end
+  end})
 `,
 );
 
 /**
- * A part of a session. `ARGV`: the `edited` that it must have, or nothing; `up` or `down`; the message to start next to, or
- * nothing; the place to start at, or nothing; the last place when going up, or nothing; how many messages; how many bytes.
- * Returns: fields of `meta` (of the first part only), the last place, whether there is more, ids and values.
+ * A session and some of its messages. `ARGV`: `up` or `down`; the message to start next to, or nothing to start at that end; how
+ * many messages. Returns: header, details, the rank where they begin (going up) or before which they end, messages.
  */
-export const read = script(
+export const page = script(
   false,
   common,
   `
-local meta, order, messages = KEYS[1], KEYS[2], KEYS[3]
-local edited, direction, anchor, from, last, limit, bytes =
-  ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local session, trouble = load(meta, order, messages)
+local is_up, anchor, limit = ARGV[1] == 'up', ARGV[2], tonumber(ARGV[3])
+local session, trouble = load()
 if trouble then return trouble end
-if edited ~= '' and (not session or session.edited ~= edited) then return {'changed'} end
 if not session then return {'absent'} end
+local rank = is_up and 0 or session.count
 if anchor ~= '' then
-  local place = redis.call('ZSCORE', order, anchor)
+  local place = redis.call('HGET', places, anchor)
   if not place then return {'missing'} end
-  from = '(' .. place
+  rank = redis.call('ZCOUNT', messages, '-inf', is_up and place or '(' .. place)
 end
-local found
-if direction == 'up' then
-  found = redis.call('ZRANGEBYSCORE', order, from ~= '' and from or '-inf', last ~= '' and last or '+inf',
-    'WITHSCORES', 'LIMIT', 0, limit)
-else
-  found = redis.call('ZREVRANGEBYSCORE', order, from ~= '' and from or '+inf', '-inf',
-    'WITHSCORES', 'LIMIT', 0, limit)
-end
-local records, size, more, place = {}, 0, #found == 2 * limit and '1' or '', ''
-for i = 1, #found, 2 do
-  if size >= bytes then more = '1' break end
-  local value = redis.call('HGET', messages, found[i])
-  if not value then return {'corrupt', 'the message ' .. found[i] .. ' is gone'} end
-  records[#records + 1] = found[i]
-  records[#records + 1] = value
-  size = size + #value
-  place = found[i + 1]
-end
-local fields = edited == '' and redis.call('HGETALL', meta) or {}
-return {'session', fields, place, more, records}
+local first = is_up and rank or math.max(rank - limit, 0)
+local past = is_up and math.min(rank + limit, session.count) or rank
+local found = first < past and redis.call('ZRANGE', messages, first, past - 1) or {}
+return {'session', session.header, member(-2), rank, found}
 `,
 );
 
@@ -394,7 +412,7 @@ return {'session', fields, place, more, records}
  * A page of a user's session keys, next to a cursor that need not exist any more. `ARGV`: `newest` or `oldest` first; score and
  * session key of the cursor, or nothing; how many. Returns keys and scores.
  */
-export const page = script(
+export const list = script(
   false,
   `
 local sessions, newest, score, key, limit = KEYS[1], ARGV[1] == 'newest', ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -434,31 +452,18 @@ return reversed
 );
 
 /**
- * The fields of several sessions of one user, `0` for one that is not there. `KEYS`: the user's list of sessions, then meta,
- * order and messages of each; `ARGV`: their session keys. Takes those that have expired off the list.
+ * The headers of several sessions of one user, null for one that is not there. `KEYS`: the user's list of sessions, then
+ * messages and places of each; `ARGV`: their session keys. Takes those that have expired off the list.
  */
 export const describe = script(
   false,
   `
-local names = {'format', 'version', 'count', 'created', 'updated', 'expires', 'title'}
 local found = {}
 for i, key in ipairs(ARGV) do
-  local meta, order, messages = KEYS[3 * i - 1], KEYS[3 * i], KEYS[3 * i + 1]
-  local values = redis.call('HMGET', meta, unpack(names))
-  if values[2] then
-    local fields = {}
-    for j, name in ipairs(names) do
-      if values[j] then
-        fields[#fields + 1] = name
-        fields[#fields + 1] = values[j]
-      end
-    end
-    found[i] = fields
-  else
-    found[i] = 0
-    -- pcall: a server that takes no writes just now can still be read.
-    if redis.call('EXISTS', order, messages) == 0 then redis.pcall('ZREM', KEYS[1], key) end
-  end
+  local messages, places = KEYS[2 * i], KEYS[2 * i + 1]
+  found[i] = redis.call('ZRANGE', messages, -1, -1)[1] or false
+  -- pcall: a server that takes no writes just now can still be read.
+  if not found[i] and redis.call('EXISTS', places) == 0 then redis.pcall('ZREM', KEYS[1], key) end
 end
 return found
 `,
@@ -473,9 +478,9 @@ export const erase = script(
   `
 local erased = 0
 for i, key in ipairs(ARGV) do
-  local first = 5 * i - 3
+  local first = 4 * i - 2
   erased = erased + redis.call('EXISTS', KEYS[first])
-  redis.call('UNLINK', KEYS[first], KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+  redis.call('UNLINK', unpack(KEYS, first, first + 3))
   redis.call('ZREM', KEYS[1], key)
 end
 return {erased, redis.call('EXISTS', KEYS[1])}

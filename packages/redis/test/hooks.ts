@@ -1,7 +1,8 @@
+import { randomUUID } from "node:crypto";
 import type { ConformanceHooks } from "@chatstore/core/conformance";
 import type { TcpProxy } from "@chatstore/engines";
 import { Redis } from "ioredis";
-import { afterAll } from "vitest";
+import { afterAll, expect } from "vitest";
 
 /** What the suite sees of servers without the store, which reaches them through the proxy if there is one. */
 export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceHooks {
@@ -17,16 +18,6 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
       .flat()
       .filter(({ key }) => key === `${namespace}users` || key.startsWith(`${namespace}{`));
   };
-  const countCommands = async () => {
-    const stats = await Promise.all(clients.map((client) => client.info("commandstats")));
-    const calls = stats.join("\n").matchAll(/^cmdstat_(?!info)\S+:calls=(\d+)/gm);
-    return [...calls].reduce((sum, [, count]) => sum + Number(count), 0);
-  };
-  const difference = async (count: () => number | Promise<number>, run: () => Promise<unknown>) => {
-    const before = await count();
-    await run();
-    return (await count()) - before;
-  };
   return {
     dump: async (namespace) => {
       const keys = await stored(namespace);
@@ -36,13 +27,19 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
     tamper: async (namespace, search, replacement) => {
       for (const { client, key } of await stored(namespace)) {
         if (!key.endsWith(":messages")) continue;
-        for (const [id, value] of Object.entries(await client.hgetall(key))) {
-          await client.hset(key, id, value.replaceAll(search, replacement));
+        for (const [member, score] of pairs(await client.zrange(key, 0, -1, "WITHSCORES"))) {
+          if (!member.includes(search)) continue;
+          await client.zrem(key, member);
+          await client.zadd(key, score, member.replaceAll(search, replacement));
         }
       }
     },
-    // Commands that scripts call are counted like those of clients, and each reads one message or less.
-    work: (_, run) => difference(countCommands, run),
+    // Each command, and each member that it reads; those that scripts call included.
+    work: async (_, run) => {
+      const costs = await Promise.all(clients.map((client) => watch(client)));
+      await run();
+      return (await Promise.all(costs.map((cost) => cost()))).reduce((sum, cost) => sum + cost, 0);
+    },
     ...(proxy !== undefined && {
       cutConnections: async () => proxy.cutAll(),
       outage: async (_, during) => {
@@ -51,7 +48,11 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
         await during();
         proxy.heal();
       },
-      roundTrips: (_, run) => difference(() => proxy.roundTrips, run),
+      roundTrips: async (_, run) => {
+        const before = proxy.roundTrips;
+        await run();
+        return proxy.roundTrips - before;
+      },
     }),
   };
 }
@@ -60,4 +61,32 @@ async function contentOf(client: Redis, key: string): Promise<unknown> {
   return (await client.type(key)) === "zset"
     ? client.zrange(key, 0, -1, "WITHSCORES")
     : client.hgetall(key);
+}
+
+const reading = /^(z?range|zrangebyscore|hmget|hgetall)$/i;
+
+/** Watch a server. Returns what tells how much it was made to do since. */
+async function watch(client: Redis): Promise<() => Promise<number>> {
+  const monitor = await client.monitor();
+  const commands: string[][] = [];
+  monitor.on("monitor", (_, command: string[]) => commands.push(command));
+  return async () => {
+    const last = randomUUID();
+    await client.echo(last);
+    await expect.poll(() => commands.at(-1)?.[1]).toBe(last);
+    monitor.disconnect();
+    let cost = 0;
+    for (const [name = "", ...args] of commands.slice(0, -1)) {
+      // How much it has read is found by asking again.
+      cost += reading.test(name) ? ((await client.call(name, args)) as unknown[]).length : 1;
+    }
+    return cost;
+  };
+}
+
+function pairs(flat: readonly string[]): [string, string][] {
+  return Array.from({ length: flat.length / 2 }, (_, n) => [
+    flat[2 * n] as string,
+    flat[2 * n + 1] as string,
+  ]);
 }

@@ -203,26 +203,36 @@ await withEngine(startRedisServer, (server) => {
       await store.addMessages(key, [say("hello", "a"), say("again", "b")]);
       await store.setTitle(key, "Kittens");
       const session = `${prefix}{t:acme/u:alice}/c:support`;
-      const names = ["meta", "order", "messages"].map((kind) => `${session}:${kind}`);
+      const names = ["messages", "places"].map((kind) => `${session}:${kind}`);
       const list = `${prefix}{t:acme/u:alice}:sessions`;
       expect((await client.keys(`${prefix}*`)).sort()).toEqual(
         [...names, list, `${prefix}users`].sort(),
       );
-      expect(await client.zrange(`${session}:order`, 0, -1, "WITHSCORES")).toEqual([
-        ...["a", "1", "b", "2"],
-      ]);
-      expect(await client.hget(`${session}:messages`, "b")).toMatch(
-        /^[\w-]{22} \d{13} \{"v":1,"role":"user","content":"again"\}$/,
+      const scored = await client.zrange(`${session}:messages`, 0, -1, "WITHSCORES");
+      const scores = scored.filter((_, index) => index % 2 === 1);
+      expect(scores).toEqual(["1", "2", "inf", "inf"]);
+      const [first, , second, , details, , header] = scored as [string, ...string[]];
+      expect(first).toMatch(/\na$/);
+      expect(second).toMatch(/^[\w-]{22} \d{13} \{"v":1,"role":"user","content":"again"\}\nb$/);
+      const { state, recent } = JSON.parse(details?.replace(/^details /, "") ?? "");
+      expect(JSON.parse(state.notes)).toEqual({ v: 1, value: ["x"] });
+      const { version, updatedAt, expiresAt, createdAt } = (await store.getSession(key)) ?? {};
+      const times = [createdAt, updatedAt, expiresAt].map(Number).join(" ");
+      const edited = "[0-9a-f-]{36}";
+      expect(header).toMatch(
+        new RegExp(`^session 1 ${version} 2 2 ${times} ${edited} \\+Kittens$`),
       );
-      const meta = await client.hgetall(`${session}:meta`);
-      expect(meta).toMatchObject({ format: "1", count: "2", sequence: "2", title: "Kittens" });
-      expect(JSON.parse(meta["state:notes"] ?? "")).toEqual({ v: 1, value: ["x"] });
-      expect(await client.zrange(list, 0, -1, "WITHSCORES")).toEqual([key, `-${meta["updated"]}`]);
+      expect(recent.split(" ")[0]).toBe(version);
+      expect(await client.hgetall(`${session}:places`)).toEqual({ a: "1", b: "2" });
+      expect(await client.zrange(list, 0, -1, "WITHSCORES")).toEqual([
+        key,
+        `-${Number(updatedAt)}`,
+      ]);
       expect(await client.zrange(`${prefix}users`, 0, -1)).toEqual(["t:acme/u:alice"]);
       // Redis 6 tells only how long keys still live, each at another instant.
       const instants = [...names, list].map((name) => client.call("PEXPIRETIME", name));
-      const times = await Promise.all(instants).catch(() => [meta["expires"]]);
-      expect(new Set(times.map(String))).toEqual(new Set([meta["expires"]]));
+      const found = await Promise.all(instants).catch(() => [Number(expiresAt)]);
+      expect(new Set(found)).toEqual(new Set([Number(expiresAt)]));
     });
 
     test("the list of a user's sessions outlives none of them, and no session outlives it", async () => {
@@ -262,7 +272,9 @@ await withEngine(startRedisServer, (server) => {
       const store = openStore({ url, prefix });
       await store.addMessage(key, say("hello"));
       const client = beside(url);
-      await client.hset(`${prefix}{t:acme/u:alice}/c:support:meta`, "format", "2");
+      const messages = `${prefix}{t:acme/u:alice}/c:support:messages`;
+      await client.zadd(messages, "+inf", "session 2 what comes then");
+      await client.zremrangebyrank(messages, -2, -2);
       for (const call of [
         store.getMessages(key),
         store.addMessage(key, say("x")),
@@ -273,7 +285,7 @@ await withEngine(startRedisServer, (server) => {
       }
     });
 
-    test.each(["meta", "order", "messages"])(
+    test.each(["messages", "places"])(
       "a session whose %s was evicted is damaged, not empty",
       async (kind) => {
         const prefix = newPrefix();
@@ -284,7 +296,7 @@ await withEngine(startRedisServer, (server) => {
         const client = beside(url);
         await client.del(`${prefix}{t:acme/u:alice}/c:support:${kind}`);
         for (const call of [
-          () => store.getMessages(key),
+          () => store.getMessages(key, { after: "a" }),
           () => store.addMessage(key, say("x")),
           () => store.setMessages(key, [say("x")]),
           () => store.deleteMessagesAfter(key, "a"),
@@ -293,6 +305,10 @@ await withEngine(startRedisServer, (server) => {
           expect(error).toMatchObject({ code: "CORRUPT_SESSION" });
           expect(error.message).toContain("noeviction");
         }
+        // The messages are whole without their index, or refused.
+        const all = contents(store);
+        if (kind === "places") expect(await all).toEqual(["hello", "x"]);
+        else expect(await refusal(all)).toMatchObject({ code: "CORRUPT_SESSION" });
         const { sessions } = await store.listSessions({ tenant: "acme", user: "alice" });
         expect(sessions.map((session) => session.key)).toContain(healthy);
         await store.deleteSessions({ tenant: "acme", user: "alice" });
@@ -300,7 +316,7 @@ await withEngine(startRedisServer, (server) => {
       },
     );
 
-    test.each(["/c:support:order", ":sessions"])(
+    test.each(["/c:support:places", ":sessions"])(
       "a key of another kind in the way (%s) changes nothing",
       async (name) => {
         const prefix = newPrefix();
@@ -308,12 +324,12 @@ await withEngine(startRedisServer, (server) => {
         await store.addMessage(key, say("hello"));
         const client = beside(url);
         await client.set(`${prefix}{t:acme/u:alice}${name}`, "mine");
-        const before = await client.hgetall(`${prefix}{t:acme/u:alice}/c:support:meta`);
+        const stored = () => client.zrange(`${prefix}{t:acme/u:alice}/c:support:messages`, 0, -1);
+        const before = await stored();
         for (const call of [store.addMessage(key, say("canary")), store.setMessages(key, [])]) {
           expect(await refusal(call)).toMatchObject({ code: "BACKEND", retryable: false });
         }
-        expect(await client.hgetall(`${prefix}{t:acme/u:alice}/c:support:meta`)).toEqual(before);
-        expect(await client.hlen(`${prefix}{t:acme/u:alice}/c:support:messages`)).toBe(1);
+        expect(await stored()).toEqual(before);
       },
     );
   });
@@ -344,6 +360,22 @@ await withEngine(startRedisServer, (server) => {
           expect(edited).toHaveLength(Math.floor(newest / 10));
           const page = await store.getMessages(key, { before: "m5999", limit: 3_000 });
           expect([page.length, page.at(-1)?.id]).toEqual([3_000, "m5998"]);
+        }
+      });
+    });
+
+    test("are read whole while others cut them short", async () => {
+      const prefix = newPrefix();
+      const [store, other] = [openStore({ url, prefix }), openStore({ url, prefix })];
+      await store.setMessages(key, many(3_000, "m"));
+      const write = async (n: number) => {
+        await other.deleteMessagesAfter(key, "m200");
+        await other.addMessages(key, many(1_000, `${n}-`));
+      };
+      await meanwhile(write, async () => {
+        for (let round = 0; round < 40; round++) {
+          const { session, messages } = await store.readSession(key);
+          expect(messages).toHaveLength(session?.messageCount ?? 0);
         }
       });
     });
