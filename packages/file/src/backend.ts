@@ -123,9 +123,11 @@ export class FileBackend implements ChatStoreBackend {
         if (file === undefined) await this.#folder.checkPresent();
         if (file === undefined || (await this.#hasExpired(file))) return undefined;
         refuseOther(file, key, path);
+        // First what a writer may erase at any moment.
+        const about = await aboutOf(file);
         const records = await this.#select(file, path, range);
         if (records === undefined) return "missing" as const;
-        return { session: { ...recordOf(file), ...(await aboutOf(file)) }, records };
+        return { session: { ...recordOf(file), ...about }, records };
       }),
     );
   }
