@@ -40,9 +40,9 @@ import {
 import { failedWith, removeFile, toFailure, unless } from "./fs-failure.js";
 import type { FileChatStoreOptions } from "./index.js";
 import { Locks } from "./lock.js";
+import { refuseLate } from "./open-file.js";
 import {
   IndexCache,
-  refuseLate,
   replaceSessionFile,
   type SessionFile,
   type SessionIndex,
@@ -174,7 +174,7 @@ export class FileBackend implements ChatStoreBackend {
       if (erase.length > 0) await this.#removeTemporary(place);
       await file.append(Buffer.from(text + end), this.#durable);
       await file.erase(erase);
-      await file.touch(commit.updatedAt);
+      file.touch(commit.updatedAt);
       return applied(commit);
     });
   }
@@ -297,7 +297,8 @@ export class FileBackend implements ChatStoreBackend {
     const commit = { ...commitOf(session, messageCount, write), ...times };
     const since = file?.header.since ?? now;
     // A power failure may take what is new, if the user chose that, but never what was there before.
-    const options = { durable: this.#durable || file !== undefined, time: commit.updatedAt };
+    const durable = this.#durable || file !== undefined;
+    const options = { durable, time: commit.updatedAt, signal };
     const writeContent = async (writer: SessionWriter) => {
       await writer.write(headerLine({ format: formatVersion, key: key.id, since }));
       for await (const line of lines) await writer.write(line);
@@ -355,7 +356,7 @@ export class FileBackend implements ChatStoreBackend {
       if (!isUnreadable(error)) throw error;
       return false;
     });
-    const leftover = await unless(["ENOENT"], stat(this.#folder.temporaryPath(place)));
+    const leftover = await unless(["ENOENT"], () => stat(this.#folder.temporaryPath(place)));
     if (!expired && leftover === undefined) return false;
     const spare = (file: SessionFile | undefined, now: number) =>
       file === undefined || !isExpired(file.commit, now);
@@ -380,7 +381,7 @@ export class FileBackend implements ChatStoreBackend {
     const found = await Promise.all(
       names.map(async (name) => {
         const place: Place = [tenant, user, name];
-        const stats = await unless(["ENOENT"], stat(this.#folder.path(place)));
+        const stats = await unless(["ENOENT"], () => stat(this.#folder.path(place)));
         return stats && { place, time: Math.round(stats.mtimeMs) };
       }),
     );
@@ -517,15 +518,17 @@ function planOf(edit: Edit, { ordinals, digests }: SessionIndex): Plan {
 
 async function* editedLines(file: SessionFile, change: Change): AsyncGenerator<string | Buffer> {
   let ordinal = 0;
-  for await (const { bytes, record } of file.messages()) {
-    const result = change(ordinal++, record);
-    if (result === "keep") yield bytes;
-    else if (result !== "drop") yield messageLine(result);
+  for await (const { block, messages } of file.messages()) {
+    for (const { begin, end, record } of messages) {
+      const result = change(ordinal++, record);
+      if (result === "keep") yield block.bytes.subarray(begin, end);
+      else if (result !== "drop") yield messageLine(result);
+    }
   }
 }
 
 async function* extendedLines(file: SessionFile, added: readonly string[]) {
-  for await (const { bytes } of file.messages()) yield bytes;
+  yield* editedLines(file, () => "keep");
   yield* added;
 }
 

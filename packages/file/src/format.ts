@@ -6,6 +6,7 @@
  * these changed, and, last, the commit line, which holds the session's metadata as of this batch. Only what stands before
  * a commit line counts, so a batch is there whole or not at all. A line of spaces is where text was erased.
  */
+import { isAscii } from "node:buffer";
 import { hash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { Key, MessageRecord, Scope, Version } from "@chatstore/core";
@@ -100,6 +101,15 @@ export type Line =
   | { readonly kind: "state"; readonly name: string; readonly data: string }
   | { readonly kind: "commit"; readonly commit: Commit };
 
+/** How lines begin; all but blank ones. */
+const beginnings: readonly (readonly [Line["kind"], string])[] = [
+  ["message", '{"id":'],
+  ["commit", '{"commit":'],
+  ["state", '{"state":'],
+  ["title", '{"title":'],
+  ["header", '{"chatstore":'],
+];
+
 export function headerLine({ format, key, since }: Header): string {
   return seal({ chatstore: format, key, since });
 }
@@ -143,33 +153,149 @@ function sealOf(checksum: number): string {
 }
 
 const sealLength = sealOf(0).length;
-/** Cannot stand inside a JSON string, where a quote has a backslash before it. */
+const sealBegin = ',"crc":"';
+const sealEnd = '"}\n';
+
+/** The inverse of `sealOf`, to the letter: a damaged seal may still hold the number. `-1` when it is none. */
+function checksumIn(text: string, sealAt: number): number {
+  const end = sealAt + sealLength - sealEnd.length;
+  if (!text.startsWith(sealBegin, sealAt) || !text.startsWith(sealEnd, end)) return -1;
+  let checksum = 0;
+  for (let place = sealAt + sealBegin.length; place < end; place++) {
+    const code = text.charCodeAt(place);
+    const isDigit = code >= 0x30 && code <= 0x39;
+    if (!isDigit && (code < 0x61 || code > 0x66)) return -1;
+    checksum = checksum * 16 + code - (isDigit ? 0x30 : 0x57);
+  }
+  return checksum;
+}
+
+/** None can stand inside a JSON string, where a quote has a backslash before it. */
+const createdAtMember = ',"createdAt":';
+const digestMember = ',"digest":';
 const dataMember = ',"data":';
+
+/** A line where it stands in its block. */
+interface BlockLine {
+  readonly begin: number;
+  /** Behind its line feed. */
+  readonly end: number;
+  /** `undefined`: it is damaged. */
+  readonly kind: Line["kind"] | undefined;
+}
+
+/**
+ * Whole lines, decoded together: a call costs more than the bytes of a line. What a line says is parsed when it is asked
+ * for. `data` and digests are parts of the block's text, and keep all of it in memory.
+ */
+export class Block {
+  /** Where it begins in the file. */
+  readonly at: number;
+  readonly bytes: Buffer;
+  /** With a character for each byte, so that places are the same. */
+  readonly #text: string;
+  readonly #isAscii: boolean;
+
+  constructor(at: number, bytes: Buffer) {
+    this.at = at;
+    this.bytes = bytes;
+    this.#text = bytes.toString("latin1");
+    this.#isAscii = isAscii(bytes);
+  }
+
+  *lines(): Generator<BlockLine> {
+    const { length } = this.bytes;
+    for (let begin = 0, end = 0; begin < length; begin = end) {
+      end = this.#text.indexOf("\n", begin) + 1 || length;
+      yield { begin, end, kind: this.#kind(begin, end) };
+    }
+  }
+
+  /** The last line first. */
+  *backwards(): Generator<BlockLine> {
+    for (let end = this.bytes.length, begin = end; end > 0; end = begin) {
+      // Of a negative place, `lastIndexOf` makes 0.
+      begin = end < 2 ? 0 : this.#text.lastIndexOf("\n", end - 2) + 1;
+      yield { begin, end, kind: this.#kind(begin, end) };
+    }
+  }
+
+  /** The checksum says that we wrote it, so its shape is taken at its word. */
+  #kind(begin: number, end: number): Line["kind"] | undefined {
+    const text = this.#text;
+    if (text[begin] === " ") {
+      const bytes = this.bytes.subarray(begin, end);
+      return bytes.equals(blank(bytes.length)) ? "blank" : undefined;
+    }
+    const length = end - sealLength - begin;
+    if (length <= 0) return undefined;
+    const { buffer, byteOffset } = this.bytes;
+    // Made faster than a subarray, and there are many lines.
+    const open = new Uint8Array(buffer, byteOffset + begin, length);
+    if (checksumIn(text, begin + length) !== crc32(open)) return undefined;
+    return beginnings.find(([, beginning]) => text.startsWith(beginning, begin))?.[0];
+  }
+
+  /** Of a message's line. Most lines are, so the parser gets the id alone. */
+  record({ begin, end }: BlockLine): MessageRecord {
+    const text = this.#text;
+    const createdAt = text.indexOf(createdAtMember, begin);
+    const digest = text.indexOf(digestMember, createdAt);
+    const data = text.indexOf(dataMember, digest);
+    return {
+      id: JSON.parse(this.#slice(begin + '{"id":'.length, createdAt)),
+      createdAt: Number(text.slice(createdAt + createdAtMember.length, digest)),
+      digest: text.slice(digest + digestMember.length + 1, data - 1),
+      data: this.#slice(data + dataMember.length, end - sealLength),
+    };
+  }
+
+  /** Of a commit line. */
+  commit(line: BlockLine): Commit {
+    const { commit: version, ...rest } = this.#members(line);
+    return { version, ...rest };
+  }
+
+  parse(line: BlockLine): Line | undefined {
+    const { begin, end, kind } = line;
+    switch (kind) {
+      case undefined:
+        return undefined;
+      case "blank":
+        return { kind };
+      case "message":
+        return { kind, record: this.record(line) };
+      case "commit":
+        return { kind, commit: this.commit(line) };
+      case "title":
+        return { kind, title: this.#members(line).title };
+      case "header": {
+        const { chatstore: format, key, since } = this.#members(line);
+        return { kind, header: { format, key, since } };
+      }
+      case "state": {
+        const dataAt = this.#text.indexOf(dataMember, begin);
+        const { state: name } = parseJson(`${this.#slice(begin, dataAt)}}`);
+        return { kind, name, data: this.#slice(dataAt + dataMember.length, end - sealLength) };
+      }
+    }
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: JSON that we wrote
+  #members({ begin, end }: BlockLine): any {
+    return parseJson(`${this.#slice(begin, end - sealLength)}}`);
+  }
+
+  #slice(begin: number, end: number): string {
+    return this.#isAscii ? this.#text.slice(begin, end) : this.bytes.toString("utf8", begin, end);
+  }
+}
 
 /** A line with its line feed; `undefined` when it is damaged. */
 export function parseLine(bytes: Buffer): Line | undefined {
-  if (isBlank(bytes)) return { kind: "blank" };
-  const end = bytes.length - sealLength;
-  if (end <= 0) return undefined;
-  const open = bytes.subarray(0, end);
-  if (bytes.toString("latin1", end) !== sealOf(crc32(open))) return undefined;
-  const dataAt = open.indexOf(dataMember);
-  const members = parseJson(`${open.toString("utf8", 0, dataAt < 0 ? end : dataAt)}}`);
-  if (members === undefined) return undefined;
-  const data = dataAt < 0 ? "" : open.toString("utf8", dataAt + dataMember.length);
-  // The checksum says that we wrote it, so its shape is taken at its word.
-  if ("id" in members) {
-    const { id, createdAt, digest } = members;
-    return { kind: "message", record: { id, createdAt, digest, data } };
-  }
-  if ("commit" in members) {
-    const { commit: version, ...rest } = members;
-    return { kind: "commit", commit: { version, ...rest } };
-  }
-  if ("state" in members) return { kind: "state", name: members.state, data };
-  if ("title" in members) return { kind: "title", title: members.title };
-  const { chatstore: format, key, since } = members;
-  return { kind: "header", header: { format, key, since } };
+  const block = new Block(0, bytes);
+  for (const line of block.lines()) return block.parse(line);
+  return undefined;
 }
 
 /** The format version that a first line declares, whatever else a newer format may put there. */
@@ -192,8 +318,4 @@ export function blank(length: number): Buffer {
   const bytes = Buffer.alloc(length, " ");
   bytes[length - 1] = 0x0a;
   return bytes;
-}
-
-function isBlank(bytes: Buffer): boolean {
-  return bytes[0] === 0x20 && bytes.equals(blank(bytes.length));
 }

@@ -38,13 +38,13 @@ export function failedWith(error: unknown, ...codes: readonly string[]): boolean
   return code !== undefined && codes.includes(code);
 }
 
-/** The promise's value, or `undefined` when the file system failed in one of these ways. */
+/** What it returns, or `undefined` when the file system failed in one of these ways. */
 export async function unless<T>(
   codes: readonly string[],
-  promise: Promise<T>,
+  run: () => T | Promise<T>,
 ): Promise<T | undefined> {
   try {
-    return await promise;
+    return await run();
   } catch (error) {
     if (failedWith(error, ...codes)) return undefined;
     throw error;
@@ -54,15 +54,18 @@ export async function unless<T>(
 /** Whether it was done; `false` when the file system refused in one of these ways. */
 export async function succeeds(
   refusals: readonly string[],
-  promise: Promise<void>,
+  run: () => void | Promise<void>,
 ): Promise<boolean> {
-  const done = promise.then(() => true);
-  return (await unless(refusals, done)) ?? false;
+  const done = await unless(refusals, async () => {
+    await run();
+    return true;
+  });
+  return done ?? false;
 }
 
 /** Returns whether there was one. */
 export async function removeFile(path: string): Promise<boolean> {
-  return succeeds(["ENOENT"], unlink(path));
+  return succeeds(["ENOENT"], () => unlink(path));
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -1,12 +1,13 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { type FileHandle, link, mkdir, open, readdir, readFile, readlink } from "node:fs/promises";
+import { existsSync, fstatSync, linkSync, unlinkSync, writeSync } from "node:fs";
+import { type FileHandle, mkdir, open, readdir, readFile, readlink } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { BackendError, ClosedError, TimeoutError } from "@chatstore/core";
-import { failedWith, removeFile, toFailure, unless } from "./fs-failure.js";
+import { failedWith, succeeds, toFailure, unless } from "./fs-failure.js";
 
 /** Milliseconds between two attempts at a lock that somebody else holds; doubled up to the maximum, with jitter. */
 const firstPause = 1;
@@ -46,6 +47,8 @@ interface Claim {
  * successor that leaves removes the lock first and then the succession; so whoever links into a succession that is already
  * over finds that the lock is no longer the dead one's, and has lost.
  *
+ * Links and the clock are so quick that a thread's answer would take longer: they are synchronous.
+ *
  * Not a library: proper-lockfile and its like take a lock from whoever has not touched it for some seconds, and a process
  * that was stopped, or busy, wakes up and writes on without it. `flock` would need a native module.
  */
@@ -67,8 +70,8 @@ export class Locks {
   async now(): Promise<number> {
     const { handle } = await this.#claimed();
     // A blank already: only the modification time changes.
-    await handle.write(" ", 0);
-    const { mtimeMs } = await handle.stat();
+    writeSync(handle.fd, " ", 0);
+    const { mtimeMs } = fstatSync(handle.fd);
     const offset = mtimeMs - performance.now();
     // A kernel stamps files by its last tick, some milliseconds ago. So the largest offset that we saw is the best, until
     // the clock is set back.
@@ -88,7 +91,8 @@ export class Locks {
     } finally {
       await release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.
-      if (await removeFile(this.#path(name, "wait"))) await delay(2 * longestPause);
+      const wait = this.#path(name, "wait");
+      if (existsSync(wait) && (await removeLink(wait))) await delay(2 * longestPause);
     }
   }
 
@@ -110,7 +114,7 @@ export class Locks {
     await this.#claim?.catch(() => undefined);
     for (const { path, handle } of this.#claims.splice(0)) {
       // On a disk that is away or read-only it stays, and is swept once this process has ended.
-      await removeFile(path).catch(() => undefined);
+      await removeLink(path).catch(() => undefined);
       await handle.close();
     }
   }
@@ -144,7 +148,7 @@ export class Locks {
       paths.push(succession);
       if (await this.#link(succession)) {
         if ((await readHolder(lock))?.id === first?.id) return paths;
-        await removeFile(succession);
+        await removeLink(succession);
         return undefined;
       }
       holder = await readHolder(succession);
@@ -160,7 +164,7 @@ export class Locks {
   async #link(path: string): Promise<boolean> {
     const claim = await this.#claimed();
     try {
-      await link(claim.path, path);
+      linkSync(claim.path, path);
       return true;
     } catch (error) {
       if (failedWith(error, "EEXIST")) return false;
@@ -189,7 +193,7 @@ export class Locks {
   }
 
   async #makeClaim(): Promise<Claim> {
-    await unless(["EEXIST"], mkdir(this.#folder, 0o700));
+    await unless(["EEXIST"], () => mkdir(this.#folder, 0o700));
     const id = randomBytes(8).toString("hex");
     const path = this.#path(id, "holder");
     const holder: Holder = { id, ...(await thisProcess()) };
@@ -200,7 +204,7 @@ export class Locks {
       await handle.datasync();
     } catch (error) {
       await handle.close();
-      await removeFile(path);
+      await removeLink(path);
       throw error;
     }
     const claim = { id, path, handle };
@@ -209,10 +213,15 @@ export class Locks {
   }
 }
 
+/** Returns whether there was one. */
+async function removeLink(path: string): Promise<boolean> {
+  return succeeds(["ENOENT"], () => unlinkSync(path));
+}
+
 /** In the given order: the lock, then the successions. */
 async function release(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
-    await removeFile(path).catch((error: unknown) => {
+    await removeLink(path).catch((error: unknown) => {
       throw toFailure(error, path, "unknown");
     });
   }
@@ -229,7 +238,7 @@ async function lockedError(path: string): Promise<TimeoutError> {
 
 /** Who holds a lock; `undefined` when nobody does, or we cannot tell. */
 async function readHolder(path: string): Promise<Holder | undefined> {
-  const text = await unless(["ENOENT", "EACCES"], readFile(path, "utf8"));
+  const text = await unless(["ENOENT", "EACCES"], () => readFile(path, "utf8"));
   try {
     return text === undefined ? undefined : (JSON.parse(text) as Holder);
   } catch {

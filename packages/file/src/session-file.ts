@@ -1,14 +1,15 @@
 /** One session's file: scanning it forwards and backwards, appending a batch, writing it anew. */
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import {
   CorruptSessionError,
   type MessageRecord,
-  TimeoutError,
   UnsupportedFormatError,
   type Version,
 } from "@chatstore/core";
 import {
+  Block,
   blank,
   type Commit,
   declaredFormat,
@@ -19,27 +20,24 @@ import {
   type Region,
 } from "./format.js";
 import { toFailure, unless } from "./fs-failure.js";
+import { largeBytes, lineFeed, OpenFile } from "./open-file.js";
 import { syncFolder } from "./store-folder.js";
 
-const lineFeed = 0x0a;
 /** More than the longest header needs. */
-const headerBytes = 4 * 1024;
-/** First step of a backward scan, which doubles it: mostly, the last batch is in it. */
-const tailBytes = 16 * 1024;
-/** Step of forward scans and copies, and the longest of a backward scan. */
-const blockBytes = 1024 * 1024;
+const headerBytes = 2 * 1024;
+/** First step of the search for the last commit: mostly, the last batch is in it. */
+const tailBytes = 2 * 1024;
 /** Looks at a file that changes under the reader's eyes. A writer is quicker once, not so often. */
 const maxLooks = 10;
 
-/** A line as it stands in the file, with its line feed. */
-interface RawLine {
-  readonly at: number;
-  readonly bytes: Buffer;
-}
-
-/** A message as it stands in the file. */
-interface MessageLine extends RawLine {
-  readonly record: MessageRecord;
+/** Messages that were read together, and where they stand in their block. */
+interface MessageBlock {
+  readonly block: Block;
+  readonly messages: readonly {
+    readonly begin: number;
+    readonly end: number;
+    readonly record: MessageRecord;
+  }[];
 }
 
 /** Where the messages of a session are. Costs one scan, and later only what was appended since. */
@@ -98,24 +96,25 @@ export async function withSessionFile<T>(
   look: (file: SessionFile | undefined) => Promise<T>,
 ): Promise<T> {
   for (let looks = 1; ; looks++) {
-    const handle = await unless(["ENOENT"], open(path, access === "read" ? "r" : "r+"));
-    if (handle === undefined) return look(undefined);
+    // Nothing below need ever wait, and who calls in a loop must not keep everybody else from their turn.
+    await setImmediate();
+    const flags = access === "read" ? "r" : "r+";
+    const file = await unless(["ENOENT"], () => new OpenFile(path, flags, signal));
+    if (file === undefined) return look(undefined);
     try {
-      const before = await handle.stat();
+      const before = file.stats();
       try {
-        return await look(await SessionFile.load(new Source(path, handle, signal), before.size));
+        return await look(await SessionFile.load(file, before.size));
       } catch (error) {
         if (access === "write" || !(error instanceof CorruptSessionError)) throw error;
-        const now = await unless(["ENOENT"], stat(path));
+        const now = await unless(["ENOENT"], () => stat(path));
         const unchanged = (["ino", "size", "mtimeMs"] as const).every(
           (name) => now?.[name] === before[name],
         );
         if (unchanged || looks === maxLooks) throw error;
       }
     } finally {
-      await handle.close().catch((error: unknown) => {
-        throw toFailure(error, path, "unknown");
-      });
+      file.close();
     }
   }
 }
@@ -124,37 +123,41 @@ export async function withSessionFile<T>(
 export class SessionFile {
   readonly header: Header;
   readonly commit: Commit;
-  readonly #source: Source;
+  readonly #file: OpenFile;
   /** With what an unfinished write left behind the last batch. */
   readonly #size: number;
   /** Where the last commit line is. */
   readonly #last: Region;
 
-  private constructor(source: Source, size: number, header: Header, last: Region, commit: Commit) {
-    this.#source = source;
+  private constructor(file: OpenFile, size: number, header: Header, last: Region, commit: Commit) {
+    this.#file = file;
     this.#size = size;
     this.#last = last;
     this.header = header;
     this.commit = commit;
   }
 
-  static async load(source: Source, size: number): Promise<SessionFile | undefined> {
-    const beginning = await source.read(0, Math.min(size, headerBytes));
-    const first = beginning.subarray(0, beginning.indexOf(lineFeed) + 1);
-    const format = declaredFormat(first);
+  static async load(file: OpenFile, size: number): Promise<SessionFile | undefined> {
+    const beginning = await file.read(0, Math.min(size, headerBytes));
+    const bytes = beginning.subarray(0, beginning.indexOf(lineFeed) + 1);
+    const first = parseLine(bytes);
+    const format = first?.kind === "header" ? first.header.format : declaredFormat(bytes);
     if (format !== undefined && format > formatVersion) {
       throw new UnsupportedFormatError(
-        `${source.path} has format version ${format}, this @chatstore/file reads up to ${formatVersion}: upgrade it`,
+        `${file.path} has format version ${format}, this @chatstore/file reads up to ${formatVersion}: upgrade it`,
       );
     }
     // A write that was cut short leaves whole lines and one that has no end. Every line that has one must be intact.
-    for await (const line of source.linesBackwards(size)) {
-      const parsed = parseLine(line.bytes) ?? (await source.refuse(line.at, wrongChecksum));
-      if (parsed.kind !== "commit") continue;
-      const header = parseLine(first);
-      if (header?.kind !== "header") return source.refuse(0, "it is no header");
-      const last = [line.at, line.bytes.length] as const;
-      return new SessionFile(source, size, header.header, last, parsed.commit);
+    let block = await file.blockBefore(size, tailBytes);
+    for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
+      for (const line of block.backwards()) {
+        const { begin, end, kind } = line;
+        if (kind === undefined) return refuseLine(file, block.at + begin);
+        if (kind !== "commit") continue;
+        if (first?.kind !== "header") return refuseLine(file, 0, "it is no header");
+        const last = [block.at + begin, end - begin] as const;
+        return new SessionFile(file, size, first.header, last, block.commit(line));
+      }
     }
     return undefined;
   }
@@ -168,7 +171,7 @@ export class SessionFile {
     const { title } = this.commit;
     if (title === null) return null;
     const [line] = await this.#region(title);
-    return line?.kind === "title" ? line.title : this.#source.refuse(title[0], "it is no title");
+    return line?.kind === "title" ? line.title : refuseLine(this.#file, title[0], "it is no title");
   }
 
   async state(): Promise<Record<string, string>> {
@@ -176,20 +179,26 @@ export class SessionFile {
     if (state === null) return {};
     const entries: [string, string][] = [];
     for (const line of await this.#region(state)) {
-      if (line.kind !== "state") return this.#source.refuse(state[0], "it is no state entry");
+      if (line.kind !== "state") return refuseLine(this.#file, state[0], "it is no state entry");
       entries.push([line.name, line.data]);
     }
     return Object.fromEntries(entries);
   }
 
-  /** The messages between two offsets; all by default. */
-  async *messages(from = 0, to = this.end): AsyncGenerator<MessageLine> {
-    for await (const block of this.#source.blocks(from, to)) {
-      for (const line of linesOf(block)) {
-        const parsed = parseLine(line.bytes) ?? (await this.#source.refuse(line.at, wrongChecksum));
-        if (parsed.kind === "message")
-          yield { at: line.at, bytes: line.bytes, record: parsed.record };
+  /**
+   * The messages between two offsets; all by default.
+   *
+   * @param firstBytes How much to read first, when it is likely to be enough.
+   */
+  async *messages(from = 0, to = this.end, firstBytes?: number): AsyncGenerator<MessageBlock> {
+    for await (const block of this.#file.blocks(from, to, firstBytes)) {
+      const messages = [];
+      for (const line of block.lines()) {
+        const { begin, end, kind } = line;
+        if (kind === undefined) return refuseLine(this.#file, block.at + begin);
+        if (kind === "message") messages.push({ begin, end, record: block.record(line) });
       }
+      yield { block, messages };
     }
   }
 
@@ -197,8 +206,10 @@ export class SessionFile {
   async oldest(limit: number): Promise<MessageRecord[]> {
     const records: MessageRecord[] = [];
     if (limit === 0) return records;
-    for await (const { record } of this.messages()) {
-      if (records.push(record) === limit) return records;
+    for await (const { messages } of this.messages(0, this.end, this.#bytesOf(limit))) {
+      for (const { record } of messages) {
+        if (records.push(record) === limit) return records;
+      }
     }
     this.#checkCount(records.length);
     return records;
@@ -209,9 +220,15 @@ export class SessionFile {
     if (limit >= this.commit.messageCount) return this.oldest(limit);
     const records: MessageRecord[] = [];
     if (limit === 0) return records;
-    for await (const line of this.#source.linesBackwards(this.#last[0])) {
-      const parsed = parseLine(line.bytes) ?? (await this.#source.refuse(line.at, wrongChecksum));
-      if (parsed.kind === "message" && records.push(parsed.record) === limit) break;
+    const file = this.#file;
+    let block = await file.blockBefore(this.#last[0], this.#bytesOf(limit));
+    for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
+      for (const line of block.backwards()) {
+        if (line.kind === undefined) return refuseLine(file, block.at + line.begin);
+        if (line.kind === "message" && records.push(block.record(line)) === limit) {
+          return records.reverse();
+        }
+      }
     }
     return records.reverse();
   }
@@ -220,8 +237,9 @@ export class SessionFile {
   async slice(index: SessionIndex, from: number, to: number): Promise<MessageRecord[]> {
     const records: MessageRecord[] = [];
     if (from >= Math.min(to, index.offsets.length)) return records;
-    const messages = this.messages(index.offsets[from], index.offsets[to]);
-    for await (const { record } of messages) records.push(record);
+    for await (const { messages } of this.messages(index.offsets[from], index.offsets[to])) {
+      for (const { record } of messages) records.push(record);
+    }
     return records;
   }
 
@@ -233,10 +251,12 @@ export class SessionFile {
       known !== undefined && (await this.#grewFrom(known))
         ? known
         : { offsets: [], digests: [], ordinals: new Map(), commit: [0, 0] };
-    for await (const { at, record } of this.messages(endOf(commit))) {
-      ordinals.set(record.id, offsets.length);
-      offsets.push(at);
-      digests.push(record.digest);
+    for await (const { block, messages } of this.messages(endOf(commit))) {
+      for (const { begin, record } of messages) {
+        ordinals.set(record.id, offsets.length);
+        offsets.push(block.at + begin);
+        digests.push(ownCopy(record.digest));
+      }
     }
     this.#checkCount(ordinals.size);
     return { version, commit: this.#last, offsets, digests, ordinals };
@@ -249,31 +269,31 @@ export class SessionFile {
    * @throws BackendError, after cutting off what it wrote, if that can be done.
    */
   async append(batch: Buffer, durable: boolean): Promise<void> {
-    const { handle, path } = this.#source;
+    const file = this.#file;
     try {
-      if (this.#size > this.end) await handle.truncate(this.end);
-      await writeAt(handle, batch, this.end);
-      if (durable) await handle.datasync();
+      if (this.#size > this.end) file.truncate(this.end);
+      await file.write(batch, this.end);
+      if (durable) await file.datasync();
     } catch (error) {
       try {
-        await handle.truncate(this.end);
-        await handle.datasync();
+        file.truncate(this.end);
+        await file.datasync();
       } catch {
-        throw toFailure(error, path, "unknown");
+        throw toFailure(error, file.path, "unknown");
       }
-      throw toFailure(error, path, "not-applied");
+      throw toFailure(error, file.path, "not-applied");
     }
   }
 
   /** Overwrite lines with blanks, for good. For the holder of the lock. */
   async erase(regions: readonly Region[]): Promise<void> {
     if (regions.length === 0) return;
-    const { handle, path } = this.#source;
+    const file = this.#file;
     try {
-      for (const [offset, length] of regions) await writeAt(handle, blank(length), offset);
-      await handle.datasync();
+      for (const [offset, length] of regions) await file.write(blank(length), offset);
+      await file.datasync();
     } catch (error) {
-      throw toFailure(error, path, "unknown");
+      throw toFailure(error, file.path, "unknown");
     }
   }
 
@@ -281,37 +301,46 @@ export class SessionFile {
   async finishErasing(): Promise<void> {
     const { erase } = this.commit;
     for (const region of erase) {
-      const bytes = await this.#source.read(...region);
+      const bytes = await this.#file.read(...region);
       if (!bytes.equals(blank(bytes.length))) return this.erase(erase);
     }
   }
 
   /** Set the modification time, by which a user's sessions are listed. */
-  async touch(time: number): Promise<void> {
-    // Who may write a file but does not own it cannot. Then it keeps the time of the write, which is nearly the same.
-    await setTime(this.#source.handle, time).catch(() => undefined);
+  touch(time: number): void {
+    try {
+      this.#file.setTime(time);
+    } catch {
+      // Who may write a file but does not own it cannot. Then it keeps the time of the write, which is nearly the same.
+    }
   }
 
   /** Whether the file begins with what was scanned then: no version is ever stored twice. */
   async #grewFrom({ version, commit }: SessionIndex): Promise<boolean> {
     if (endOf(commit) > this.end) return false;
-    const line = parseLine(await this.#source.read(...commit));
+    const line = parseLine(await this.#file.read(...commit));
     return line?.kind === "commit" && line.commit.version === version;
   }
 
   async #region([at, length]: Region): Promise<Line[]> {
     const lines: Line[] = [];
-    for (const line of linesOf({ at, bytes: await this.#source.read(at, length) })) {
-      lines.push(parseLine(line.bytes) ?? (await this.#source.refuse(line.at, wrongChecksum)));
+    const block = new Block(at, await this.#file.read(at, length));
+    for (const line of block.lines()) {
+      lines.push(block.parse(line) ?? (await refuseLine(this.#file, at + line.begin)));
     }
     return lines;
+  }
+
+  /** What so many messages take, most likely. */
+  #bytesOf(messages: number): number {
+    return Math.ceil((this.end / this.commit.messageCount) * (messages + 1) * 1.25);
   }
 
   #checkCount(found: number): void {
     const { messageCount } = this.commit;
     if (found === messageCount) return;
     throw new CorruptSessionError(
-      `${this.#source.path} should hold ${messageCount} messages and holds ${found}: restore it from a backup`,
+      `${this.#file.path} should hold ${messageCount} messages and holds ${found}: restore it from a backup`,
     );
   }
 }
@@ -320,23 +349,23 @@ export class SessionFile {
 export class SessionWriter {
   /** Bytes so far. */
   offset = 0;
-  readonly #handle: FileHandle;
+  readonly #file: OpenFile;
   #pieces: Buffer[] = [];
   #written = 0;
 
-  constructor(handle: FileHandle) {
-    this.#handle = handle;
+  constructor(file: OpenFile) {
+    this.#file = file;
   }
 
   async write(text: string | Buffer): Promise<void> {
     const bytes = typeof text === "string" ? Buffer.from(text) : text;
     this.#pieces.push(bytes);
     this.offset += bytes.length;
-    if (this.offset - this.#written >= blockBytes) await this.flush();
+    if (this.offset - this.#written >= largeBytes) await this.flush();
   }
 
   async flush(): Promise<void> {
-    await writeAt(this.#handle, Buffer.concat(this.#pieces), this.#written);
+    await this.#file.write(Buffer.concat(this.#pieces), this.#written);
     this.#pieces = [];
     this.#written = this.offset;
   }
@@ -352,19 +381,23 @@ export class SessionWriter {
 export async function replaceSessionFile(
   path: string,
   temporary: string,
-  options: { readonly durable: boolean; readonly time: number },
+  options: {
+    readonly durable: boolean;
+    readonly time: number;
+    readonly signal: AbortSignal;
+  },
   write: (writer: SessionWriter) => Promise<void>,
 ): Promise<void> {
-  const handle = await open(temporary, "w", 0o600);
+  const file = new OpenFile(temporary, "w", options.signal);
   try {
     try {
-      const writer = new SessionWriter(handle);
+      const writer = new SessionWriter(file);
       await write(writer);
       await writer.flush();
-      await setTime(handle, options.time);
-      if (options.durable) await handle.sync();
+      file.setTime(options.time);
+      if (options.durable) await file.sync();
     } finally {
-      await handle.close();
+      file.close();
     }
     await rename(temporary, path);
   } catch (error) {
@@ -379,109 +412,27 @@ export async function replaceSessionFile(
   }
 }
 
-/** @throws TimeoutError with outcome `not-applied`: for use before anything is written. */
-export function refuseLate(signal: AbortSignal, path: string): void {
-  if (!signal.aborted) return;
-  throw new TimeoutError(`Out of time before ${path} was read or changed`, {
-    outcome: "not-applied",
-  });
-}
-
-/** An open file, read in pieces. */
-class Source {
-  readonly path: string;
-  readonly handle: FileHandle;
-  readonly #signal: AbortSignal;
-
-  constructor(path: string, handle: FileHandle, signal: AbortSignal) {
-    this.path = path;
-    this.handle = handle;
-    this.#signal = signal;
+/** Say that a line is damaged, by its number. */
+async function refuseLine(
+  file: OpenFile,
+  offset: number,
+  reason = "its checksum is wrong",
+): Promise<never> {
+  let number = 1;
+  for await (const block of file.blocks(0, offset)) {
+    for (const _ of block.lines()) number++;
   }
-
-  async read(offset: number, length: number): Promise<Buffer> {
-    refuseLate(this.#signal, this.path);
-    const bytes = Buffer.allocUnsafe(length);
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await this.handle.read(bytes, done, length - done, offset + done);
-      if (bytesRead === 0) throw new CorruptSessionError(`${this.path} has become shorter`);
-      done += bytesRead;
-    }
-    return bytes;
-  }
-
-  /** What is between two beginnings of lines, in blocks of whole lines. */
-  async *blocks(from: number, to: number): AsyncGenerator<RawLine> {
-    let size = blockBytes;
-    for (let at = from; at < to; ) {
-      const bytes = await this.read(at, Math.min(size, to - at));
-      // A last line without an end is damaged, which its checksum will tell.
-      const length = at + bytes.length === to ? bytes.length : bytes.lastIndexOf(lineFeed) + 1;
-      if (length > 0) yield { at, bytes: bytes.subarray(0, length) };
-      // A line that is longer than a block: once more, with a larger one.
-      size = length > 0 ? blockBytes : size * 2;
-      at += length;
-    }
-  }
-
-  /** The lines before an offset, the last one first. One that has no end is none. */
-  async *linesBackwards(offset: number): AsyncGenerator<RawLine> {
-    let start = offset;
-    let window: Buffer = Buffer.alloc(0);
-    let ended = false;
-    for (let step = tailBytes; start > 0; step = Math.min(step * 2, blockBytes)) {
-      // At least as much again as a long line has taken so far, so that its bytes are copied a few times at most.
-      const length = Math.min(start, Math.max(step, window.length));
-      start -= length;
-      window = Buffer.concat([await this.read(start, length), window]);
-      if (!ended) {
-        window = window.subarray(0, window.lastIndexOf(lineFeed) + 1);
-        ended = window.length > 0;
-      }
-      while (window.length > 0) {
-        const before = window.subarray(0, -1).lastIndexOf(lineFeed) + 1;
-        if (before === 0 && start > 0) break;
-        yield { at: start + before, bytes: window.subarray(before) };
-        window = window.subarray(0, before);
-      }
-    }
-  }
-
-  /** Say that a line is damaged, by its number. */
-  async refuse(offset: number, reason: string): Promise<never> {
-    let number = 1;
-    for await (const block of this.blocks(0, offset)) {
-      for (const _ of linesOf(block)) number++;
-    }
-    throw new CorruptSessionError(
-      `Line ${number} of ${this.path} is damaged (${reason}): restore the file from a backup, or salvage the rest with ` +
-        '"npx chatstore doctor --repair"',
-    );
-  }
-}
-
-const wrongChecksum = "its checksum is wrong";
-
-function* linesOf({ at, bytes }: RawLine): Generator<RawLine> {
-  for (let start = 0; start < bytes.length; ) {
-    const end = bytes.indexOf(lineFeed, start) + 1 || bytes.length;
-    yield { at: at + start, bytes: bytes.subarray(start, end) };
-    start = end;
-  }
+  throw new CorruptSessionError(
+    `Line ${number} of ${file.path} is damaged (${reason}): restore the file from a backup, or salvage the rest with ` +
+      '"npx chatstore doctor --repair"',
+  );
 }
 
 function endOf([offset, length]: Region): number {
   return offset + length;
 }
 
-async function writeAt(handle: FileHandle, bytes: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, offset + done);
-    done += bytesWritten;
-  }
-}
-
-async function setTime(handle: FileHandle, time: number): Promise<void> {
-  const date = new Date(time); // a number below zero would mean now
-  await handle.utimes(date, date);
+/** Of a string that is a part of a block's text, and would keep all of it in memory. */
+function ownCopy(text: string): string {
+  return Buffer.from(text, "latin1").toString("latin1");
 }

@@ -58,7 +58,7 @@ export class StoreFolder {
    */
   async open(migrate: MigrateMode): Promise<void> {
     if (migrate === "off") return;
-    const text = await unless(["ENOENT"], readFile(this.#format));
+    const text = await unless(["ENOENT"], () => readFile(this.#format));
     if (text === undefined && migrate === "auto") return this.#create();
     if (text === undefined) {
       throw new SchemaError(
@@ -118,7 +118,7 @@ export class StoreFolder {
   async make([tenant, user]: Place, durable: boolean): Promise<void> {
     const inTenant = join(this.dir, tenant);
     await makeFolder(inTenant, durable);
-    await unless(["ENOENT"], makeFolder(join(inTenant, user), durable));
+    await unless(["ENOENT"], () => makeFolder(join(inTenant, user), durable));
   }
 
   /**
@@ -132,12 +132,12 @@ export class StoreFolder {
   ): Promise<void> {
     const inTenant = join(this.dir, tenant);
     const sync = async (path: string) => {
-      if (durable) await unless(["ENOENT"], syncFolder(path));
+      if (durable) await unless(["ENOENT"], () => syncFolder(path));
     };
     try {
       for (const path of [join(inTenant, user), inTenant]) {
         await sync(path);
-        if (!(await succeeds(["EEXIST", "ENOENT", "ENOTEMPTY"], rmdir(path)))) return;
+        if (!(await succeeds(["EEXIST", "ENOENT", "ENOTEMPTY"], () => rmdir(path)))) return;
       }
       await sync(this.dir);
     } catch (error) {
@@ -172,9 +172,9 @@ export class StoreFolder {
 }
 
 async function makeFolder(path: string, durable: boolean): Promise<void> {
-  const isNew = await succeeds(["EEXIST"], mkdir(path, 0o700));
+  const isNew = await succeeds(["EEXIST"], () => mkdir(path, 0o700));
   // A parent that is not ours may let us enter, but not read.
-  if (isNew && durable) await unless(["EACCES"], syncFolder(dirname(path)));
+  if (isNew && durable) await unless(["EACCES"], () => syncFolder(dirname(path)));
 }
 
 /** Make what was created, renamed or removed in a folder survive a power failure. */
@@ -191,7 +191,7 @@ export async function syncFolder(path: string): Promise<void> {
 
 /** Also of a file, and of what is gone by now: none. */
 async function namesIn(path: string): Promise<string[]> {
-  return (await unless(["ENOENT", "ENOTDIR"], readdir(path))) ?? [];
+  return (await unless(["ENOENT", "ENOTDIR"], () => readdir(path))) ?? [];
 }
 
 const network =

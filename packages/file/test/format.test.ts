@@ -2,6 +2,7 @@ import { type Key, type MessageRecord, rawSessionKey, sessionKey } from "@chatst
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  Block,
   closeBatch,
   folderOf,
   headerLine,
@@ -115,6 +116,16 @@ describe("the place of a session", () => {
       }),
     );
   });
+});
+
+test("lines are the same read backwards, whatever stands in a damaged file", () => {
+  const bytes = fc.array(fc.constantFrom(..."\n\n a".split("").map((c) => c.charCodeAt(0))));
+  fc.assert(
+    fc.property(bytes, (array) => {
+      const block = new Block(0, Buffer.from(array));
+      expect([...block.backwards()]).toEqual([...block.lines()].reverse());
+    }),
+  );
 });
 
 describe("a line", () => {
