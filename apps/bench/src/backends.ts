@@ -1,7 +1,6 @@
 /** The backends, each with its engine and its contestants. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChatStoreConfig } from "@chatstore/core";
 import type { Engine } from "@chatstore/engines";
@@ -97,7 +96,7 @@ export const backends: Readonly<Record<BackendName, Backend>> = {
 };
 
 async function startFolder(what: string, driver?: string) {
-  const at = mkdtempSync(join(tmpdir(), "chatstore-bench-"));
+  const at = (await engines()).temporaryFolder("bench");
   return {
     at,
     version: [what, driver && versionOf(driver)].filter(Boolean).join(", "),

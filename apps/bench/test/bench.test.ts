@@ -1,5 +1,6 @@
-import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -79,6 +80,20 @@ test("--json prints the entries, and nothing else", async () => {
     else expect(ratio).toBeCloseTo(ours / (raw as number));
   }
 }, 120_000);
+
+test("an interrupted run leaves no folder behind", async () => {
+  const temporary = join(folder, "interrupted");
+  await mkdir(temporary);
+  const bench = spawn(
+    process.execPath,
+    [new URL("../dist/index.js", import.meta.url).pathname, "--backend", "file", "--work", "all"],
+    { env: { ...process.env, TMPDIR: temporary }, stdio: "ignore" },
+  );
+  await expect.poll(() => readdir(temporary), { timeout: 10_000 }).toHaveLength(1);
+  bench.kill("SIGINT");
+  await once(bench, "exit");
+  await expect.poll(() => readdir(temporary), { timeout: 10_000 }).toEqual([]);
+});
 
 test("a contestant that lost, doubled or reordered a message does not pass", () => {
   const contents = (numbers: readonly number[]) => numbers.map((n) => message(n, "a").content);
