@@ -9,7 +9,7 @@ import { Redis } from "ioredis";
 import type pg from "pg";
 import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
 import { keyOf } from "../raw/encoding.js";
-import { journaled, journaling } from "../raw/mongo.js";
+import { journaled, writeConcern } from "../raw/mongo.js";
 import { durabilityOf as durabilityOfPostgres, openPool } from "../raw/postgres.js";
 import { durabilityOf as durabilityOfRedis } from "../raw/redis.js";
 import { requirePeer } from "./packages.js";
@@ -240,7 +240,7 @@ export async function openMongo({ at, namespace }: Place): Promise<Contestant> {
     MongoDBChatMessageHistory: NewHistory;
   };
   const { MongoClient } = requirePeer("mongodb") as typeof import("mongodb");
-  const client = new MongoClient(journaling(at));
+  const client = new MongoClient(at, { writeConcern });
   const collection = client.db("bench").collection(`${namespace}.histories`);
   const sessionIdOf = (conversation: Conversation) => keyOf(conversation);
   return contestant(

@@ -8,7 +8,7 @@ import Database from "better-sqlite3";
 import type pg from "pg";
 import type { Contestant, Conversation, Durability, Message, Place } from "../contestant.js";
 import { keyOf } from "../raw/encoding.js";
-import { journaled, journaling } from "../raw/mongo.js";
+import { journaled, writeConcern } from "../raw/mongo.js";
 import { durabilityOf as durabilityOfPostgres, openPool } from "../raw/postgres.js";
 import { fileOf } from "../raw/sqlite.js";
 import { fromChatMessage, toChatMessage } from "./langchain.js";
@@ -136,7 +136,7 @@ export async function openMongo({ at, namespace }: Place): Promise<Contestant> {
     MongoDBSaver: new (options: object) => Saver & { setup(): Promise<unknown> };
   };
   const { MongoClient } = requirePeer("mongodb") as typeof import("mongodb");
-  const client = new MongoClient(journaling(at));
+  const client = new MongoClient(at, { writeConcern });
   await client.connect();
   const saver = new MongoDBSaver({
     client,

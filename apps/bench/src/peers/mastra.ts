@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import type { Contestant, Conversation, Durability, Message, Place } from "../contestant.js";
 import { keyOf } from "../raw/encoding.js";
-import { journaled, journaling } from "../raw/mongo.js";
+import { journaled, writeConcern } from "../raw/mongo.js";
 import { durabilityOf as durabilityOfPostgres } from "../raw/postgres.js";
 import { durabilityOf as durabilityOfRedis } from "../raw/redis.js";
 import { fileOf } from "../raw/sqlite.js";
@@ -230,7 +230,7 @@ function databaseOf(namespace: string): number {
 export async function openMongo({ at, namespace }: Place): Promise<Contestant> {
   const { MongoDBStore } = requirePeer("@mastra/mongodb") as { MongoDBStore: NewStore };
   return contestant(
-    new MongoDBStore({ id: namespace, uri: journaling(at), dbName: namespace }),
+    new MongoDBStore({ id: namespace, uri: at, dbName: namespace, options: { writeConcern } }),
     journaled,
     { cannot: { "bytes-message": "it is in a database of its own" } },
   );

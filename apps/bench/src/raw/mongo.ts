@@ -41,6 +41,8 @@ const durable = {
   readConcern: { level: "majority" },
   writeConcern: { w: "majority", j: true },
 } as const;
+/** For clients that do not ask for it themselves. */
+export const { writeConcern } = durable;
 export const journaled: Durability = { survives: "host", settings: 'w: "majority", j: true' };
 const unacknowledged = { writeConcern: { w: 1, j: false } } as const;
 
@@ -106,11 +108,6 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     },
     close: () => client.close(),
   };
-}
-
-/** A URL whose clients write as durably as that, of themselves. */
-export function journaling(url: string): string {
-  return `${url}${url.includes("?") ? "&" : "/?"}w=majority&journal=true`;
 }
 
 /** Bytes on disk: MongoDB compresses. */
