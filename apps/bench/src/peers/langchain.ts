@@ -6,7 +6,6 @@ import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Redis } from "ioredis";
-import type pg from "pg";
 import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
 import { keyOf } from "../raw/encoding.js";
 import { journaled, writeConcern } from "../raw/mongo.js";
@@ -32,16 +31,22 @@ interface History {
 
 type NewHistory = new (options: object) => History;
 
+interface StoredMessage {
+  readonly type: string;
+  readonly data: object;
+}
+
 interface MessagesModule {
   readonly HumanMessage: NewChatMessage;
   readonly AIMessage: NewChatMessage;
-  mapChatMessagesToStoredMessages(messages: readonly ChatMessage[]): readonly object[];
+  mapChatMessagesToStoredMessages(messages: readonly ChatMessage[]): readonly StoredMessage[];
 }
 
-const messagesModule = () => requirePeer("@langchain/core/messages") as MessagesModule;
+const { HumanMessage, AIMessage, mapChatMessagesToStoredMessages } = requirePeer(
+  "@langchain/core/messages",
+) as MessagesModule;
 
 export function toChatMessage({ id = randomUUID(), role, content }: Message): ChatMessage {
-  const { HumanMessage, AIMessage } = messagesModule();
   return new (role === "user" ? HumanMessage : AIMessage)({ id, content });
 }
 
@@ -49,6 +54,11 @@ export function fromChatMessage(message: ChatMessage): Message {
   const { id, content } = message;
   const role = message.getType() === "human" ? "user" : "assistant";
   return { ...(id !== undefined && { id }), role, content: content as string };
+}
+
+/** As all histories keep them. */
+function toStored(messages: readonly Message[]): readonly StoredMessage[] {
+  return mapChatMessagesToStoredMessages(messages.map(toChatMessage));
 }
 
 const without = [
@@ -101,7 +111,6 @@ async function fillInOrder(
 ) {
   for (const [conversation, messages] of fillings) {
     const history = historyOf(conversation);
-    await history.getMessages(); // sets up what it needs
     for (let first = 0; first < messages.length; first += sentAtOnce) {
       const sent = messages.slice(first, first + sentAtOnce).map(toChatMessage);
       await Promise.all(sent.map((message) => history.addMessages([message])));
@@ -160,23 +169,23 @@ export async function openPostgres({ at, namespace }: Place): Promise<Contestant
   ) as { PostgresChatMessageHistory: NewHistory };
   const pool = openPool({ connectionString: at });
   await pool.query(`CREATE SCHEMA IF NOT EXISTS ${namespace}`);
-  const opening = (to: pg.Pool) => (conversation: Conversation) =>
-    new PostgresChatMessageHistory({
-      pool: to,
-      tableName: `${namespace}.langchain_chat_histories`,
-      sessionId: keyOf(conversation),
-    });
-  return contestant(opening(pool), {
+  const tableName = `${namespace}.langchain_chat_histories`;
+  const open = (conversation: Conversation) =>
+    new PostgresChatMessageHistory({ pool, tableName, sessionId: keyOf(conversation) });
+  return contestant(open, {
     durability: await durabilityOfPostgres(at),
     without: [...without, "texts with NUL or half a surrogate pair (refused)"],
+    // The rows that it would write one by one.
     async fill(fillings) {
-      const filler = openPool({
-        connectionString: at,
-        max: 1, // its queue keeps the order
-        options: "-c synchronous_commit=off",
-      });
-      await fillInOrder(opening(filler), fillings);
-      await filler.end();
+      for (const [conversation, messages] of fillings) {
+        await open(conversation).getMessages(); // creates the table
+        const rows = toStored(messages).map(({ type, data }) => JSON.stringify({ ...data, type }));
+        await pool.query(
+          `INSERT INTO ${tableName} (session_id, message)
+            SELECT $1, message FROM unnest($2::jsonb[]) WITH ORDINALITY AS m (message, place) ORDER BY place`,
+          [keyOf(conversation), rows],
+        );
+      }
     },
     close: () => pool.end(),
   });
@@ -207,13 +216,10 @@ export async function openFile({ at, namespace }: Place): Promise<Contestant> {
     durability: { survives: "process", settings: "rewrites a file in place, without a sync" },
     // By its own hand it would rewrite the file for each message.
     async fill(fillings) {
-      const { mapChatMessagesToStoredMessages } = messagesModule();
       const users = existsSync(filePath) ? JSON.parse(readFileSync(filePath, "utf8")) : {};
       for (const [{ user, name }, messages] of fillings) {
         users[user] ??= {};
-        users[user][name] = {
-          messages: mapChatMessagesToStoredMessages(messages.map(toChatMessage)),
-        };
+        users[user][name] = { messages: toStored(messages) };
       }
       writeFileSync(filePath, JSON.stringify(users));
       historyOf = load();
@@ -249,18 +255,11 @@ export async function openMongo({ at, namespace }: Place): Promise<Contestant> {
     {
       durability: journaled,
       async fill(fillings) {
-        const { mapChatMessagesToStoredMessages } = messagesModule();
         for (const [conversation, messages] of fillings) {
           // Its own statement, with more in it.
           await collection.updateOne(
             { sessionId: sessionIdOf(conversation) },
-            {
-              $push: {
-                messages: {
-                  $each: mapChatMessagesToStoredMessages(messages.map(toChatMessage)),
-                },
-              },
-            } as object,
+            { $push: { messages: { $each: toStored(messages) } } } as object,
             { upsert: true },
           );
         }

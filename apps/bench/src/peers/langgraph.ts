@@ -43,6 +43,10 @@ interface Saver {
   getNextVersion(current: Version | undefined): Version;
 }
 
+const { emptyCheckpoint } = requirePeer("@langchain/langgraph-checkpoint") as {
+  emptyCheckpoint(): Checkpoint;
+};
+
 const without = [
   "bounded reads and writes (each append reads all, and stores all once more)",
   "several writers (of two that append at once, the messages of one are lost)",
@@ -53,9 +57,6 @@ function contestant(
   saver: Saver,
   { durability, close }: { readonly durability: Durability; close(): Promise<void> },
 ): Contestant {
-  const { emptyCheckpoint } = requirePeer("@langchain/langgraph-checkpoint") as {
-    emptyCheckpoint(): Checkpoint;
-  };
   const configOf = (conversation: Conversation): Config => ({
     configurable: { thread_id: keyOf(conversation), checkpoint_ns: "" },
   });
