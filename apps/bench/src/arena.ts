@@ -1,7 +1,14 @@
 /** One backend's contestants on one engine, with the conversations that the works need. */
 import type { Backend, BackendName } from "./backends.js";
-import type { Contestant, Conversation, Durability, Filling, Place } from "./contestant.js";
-import { alike, type Entry, type Target, timed } from "./entry.js";
+import type {
+  Contestant,
+  Conversation,
+  Durability,
+  Filling,
+  Message,
+  Place,
+} from "./contestant.js";
+import { alike, besidePeers, type Entry, type Target, timed } from "./entry.js";
 import type { Effort, Timing } from "./measure.js";
 import { history } from "./messages.js";
 
@@ -11,6 +18,9 @@ const compared = 2_000;
 /** The names by which contestants are measured. `ours` comes first. */
 export type Contestants = ReadonlyMap<string, Contestant>;
 
+/** Where works have their conversations. */
+const main = "main";
+
 export class Arena {
   readonly name: BackendName;
   readonly backend: Backend;
@@ -19,6 +29,9 @@ export class Arena {
   readonly quick: boolean;
   /** The server's URL, or the folder of an embedded engine. */
   readonly at: string;
+  readonly #withPeers: boolean;
+  /** What was appended in this process to the conversations of `main`, by contestant and conversation. */
+  readonly #appended = new Map<string, Message[]>();
   readonly #opened = new Map<string, Promise<Contestants>>();
   readonly #filled = new Map<number, Promise<readonly Conversation[]>>();
 
@@ -26,13 +39,18 @@ export class Arena {
     name: BackendName,
     backend: Backend,
     at: string,
-    { effort, quick }: { readonly effort: Effort; readonly quick: boolean },
+    {
+      effort,
+      quick,
+      peers,
+    }: { readonly effort: Effort; readonly quick: boolean; readonly peers: boolean },
   ) {
     this.name = name;
     this.backend = backend;
     this.effort = effort;
     this.quick = quick;
     this.at = at;
+    this.#withPeers = peers;
   }
 
   /** Where a contestant keeps its data of one namespace. */
@@ -41,7 +59,7 @@ export class Arena {
   }
 
   /** All contestants, with a namespace for each. */
-  contestants(namespace = "main"): Promise<Contestants> {
+  contestants(namespace = main): Promise<Contestants> {
     let opened = this.#opened.get(namespace);
     if (opened === undefined) {
       opened = this.#open(namespace);
@@ -52,15 +70,35 @@ export class Arena {
 
   async #open(namespace: string): Promise<Contestants> {
     const contestants = new Map<string, Contestant>();
-    for (const [name, open] of Object.entries(this.backend.contestants)) {
-      contestants.set(name, await open(this.place(name, namespace)));
+    const { contestants: always, peers } = this.backend;
+    for (const [name, open] of Object.entries({ ...always, ...(this.#withPeers && peers) })) {
+      const contestant = await open(this.place(name, namespace));
+      contestants.set(name, namespace === main ? this.#recorded(name, contestant) : contestant);
     }
     return contestants;
   }
 
+  /** A contestant of which is known what it was told to append. */
+  #recorded(name: string, contestant: Contestant): Contestant {
+    return {
+      ...contestant,
+      append: (conversation, messages) => {
+        this.#appendedBy(name, conversation).push(...messages);
+        return contestant.append(conversation, messages);
+      },
+    };
+  }
+
+  #appendedBy(contestant: string, { user, name }: Conversation): Message[] {
+    const key = `${contestant} ${user}/${name}`;
+    const appended = this.#appended.get(key) ?? [];
+    this.#appended.set(key, appended);
+    return appended;
+  }
+
   /**
-   * Conversations of `size` messages, the same for all contestants. Several of the short ones, to be used by turns, so
-   * that what is appended to them while they are measured does not make them long.
+   * Conversations of `size` messages, the same for all contestants that hold so long ones. Several of the short ones, to be
+   * used by turns, so that what is appended to them while they are measured does not make them long.
    */
   conversations(size: number): Promise<readonly Conversation[]> {
     let filled = this.#filled.get(size);
@@ -78,7 +116,7 @@ export class Arena {
       name: `of-${size}`,
     }));
     const messages = history(size);
-    const contestants = [...(await this.contestants()).values()];
+    const contestants = [...(await this.contestants()).values()].filter((one) => holds(one, size));
     for (const contestant of contestants) {
       await contestant.fill(conversations.map((one): Filling => [one, messages]));
     }
@@ -90,41 +128,60 @@ export class Arena {
     return conversations;
   }
 
-  /** An entry of what the contestants took, which says where their writes are not alike. */
+  /**
+   * An entry of what the contestants took, which says where their writes are not alike.
+   *
+   * @param reasons Why a peer was not measured, where it does not know that itself.
+   */
   async entry(
     work: string,
     history: number | null,
     timings: ReadonlyMap<string, Timing>,
-    target?: Target,
-    note?: string,
+    more: {
+      readonly target?: Target;
+      readonly note?: string | undefined;
+      readonly reasons?: ReadonlyMap<string, string> | undefined;
+    } = {},
   ): Promise<Entry> {
+    const { target, note, reasons } = more;
+    const contestants = await this.contestants();
     const entry = timed({ backend: this.name, work, history }, timings, target);
-    return alike({ ...entry, ...(note !== undefined && { note }) }, await this.durabilities());
+    const medians = new Map([...timings].map(([name, { median }]) => [name, median]));
+    return besidePeers(
+      alike({ ...entry, ...(note !== undefined && { note }) }, await this.durabilities()),
+      medians,
+      contestants,
+      reasons,
+    );
   }
 
-  async durabilities(): Promise<ReadonlyMap<string, Durability>> {
-    const contestants = await this.contestants();
-    return new Map([...contestants].map(([name, { durability }]) => [name, durability]));
+  /** By contestant. */
+  async durabilities(): Promise<Readonly<Record<"ours" | "raw" | string, Durability>>> {
+    const contestants = [...(await this.contestants())];
+    return Object.fromEntries(contestants.map(([name, { durability }]) => [name, durability]));
   }
 
   /**
-   * All have done the same work, so all hold the same messages, and a contestant that is fast because it stores less does
-   * not pass for fast.
+   * Each holds what it was told to store, in that order, so that a contestant that is fast because it stores less does not
+   * pass for fast.
    *
-   * @throws when one holds others than ours.
+   * @throws when one holds something else.
    */
   async refuseDifferences(): Promise<void> {
-    for (const conversation of (await Promise.all(this.#filled.values())).flat()) {
-      const held = new Map<string, readonly string[]>();
-      for (const [name, contestant] of await this.contestants()) {
-        const messages = await (contestant.newest?.(conversation, compared) ??
-          contestant.all(conversation));
-        held.set(
-          name,
-          messages.map(({ role, content }) => `${role}: ${content}`),
-        );
+    for (const [size, filled] of this.#filled) {
+      for (const conversation of await filled) {
+        for (const [name, contestant] of await this.contestants()) {
+          if (!holds(contestant, size)) continue;
+          const told = [...history(size), ...this.#appendedBy(name, conversation)];
+          const held = await (contestant.newest?.(conversation, compared) ??
+            contestant.all(conversation));
+          refuseDifferent(
+            `${this.name}, ${name}, ${conversation.user}/${conversation.name}`,
+            told.slice(-compared),
+            held.slice(-compared),
+          );
+        }
       }
-      refuseDifferent(`${this.name}, ${conversation.user}/${conversation.name}`, held);
     }
   }
 
@@ -135,17 +192,23 @@ export class Arena {
   }
 }
 
-/** @throws when a list differs from `ours`. */
-export function refuseDifferent(where: string, held: ReadonlyMap<string, readonly string[]>): void {
-  const ours = held.get("ours") ?? [];
-  for (const [name, messages] of held) {
-    const length = Math.max(ours.length, messages.length);
-    for (let n = 0; n < length; n++) {
-      if (messages[n] !== ours[n]) {
-        throw new Error(
-          `${where}: ours has ${ours.length} messages, ${name} ${messages.length}, and number ${n} differs`,
-        );
-      }
+/** Whether it is filled with conversations of so many messages. */
+export function holds({ longest }: Contestant, size: number): boolean {
+  return longest === undefined || size <= longest.messages;
+}
+
+/** @throws when what is held is not what was told. */
+export function refuseDifferent(
+  where: string,
+  told: readonly Message[],
+  held: readonly Message[],
+): void {
+  const length = Math.max(told.length, held.length);
+  for (let n = 0; n < length; n++) {
+    if (told[n]?.role !== held[n]?.role || told[n]?.content !== held[n]?.content) {
+      throw new Error(
+        `${where}: was told ${told.length} messages, has ${held.length}, and number ${n} differs`,
+      );
     }
   }
 }

@@ -1,11 +1,10 @@
 /** The backends, each with its engine and its contestants. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChatStoreConfig } from "@chatstore/core";
 import type { Engine } from "@chatstore/engines";
-import type { OpenContestant, Place } from "./contestant.js";
+import { type OpenContestant, type Place, relaxedOurs } from "./contestant.js";
 import { openOurs } from "./ours.js";
 
 export interface Backend {
@@ -15,9 +14,9 @@ export interface Backend {
   start(): Promise<{ readonly at: string; readonly version: string; stop(): Promise<void> }>;
   /** The store in a place. */
   config(place: Place): ChatStoreConfig;
-  /** By name. `ours` and `raw` are always there. */
-  readonly contestants: Readonly<Record<"ours" | "raw", OpenContestant>> &
-    Readonly<Record<string, OpenContestant>>;
+  readonly contestants: Readonly<Record<"ours" | "raw", OpenContestant>>;
+  /** Further ones by name, measured when they are asked for. */
+  readonly peers: Readonly<Record<string, OpenContestant>>;
   /** What a contestant's data takes, in bytes. */
   bytes(place: Place): Promise<number>;
   /** Let the engine do now what it would do soon after much was written. */
@@ -28,6 +27,9 @@ export type BackendName = "sqlite" | "file" | "postgres" | "redis" | "mongo";
 
 /** Imported when they are used, as drivers are: a child process whose memory is measured loads its own driver only. */
 const engines = () => import("@chatstore/engines");
+const langchain = () => import("./peers/langchain.js");
+const mastra = () => import("./peers/mastra.js");
+const langgraph = () => import("./peers/langgraph.js");
 
 interface Raw {
   open: OpenContestant;
@@ -35,21 +37,29 @@ interface Raw {
   settle?: Backend["settle"];
 }
 
-/** @param relaxed Options of the store for filling. */
+const relaxed = { survives: "process" };
+
+/** @param embedded Its store can be told what a write survives. */
 function backend(
   embedded: boolean,
   start: Backend["start"],
   config: Backend["config"],
   raw: () => Promise<Raw>,
-  relaxed: object = {},
+  peers: Backend["peers"],
 ): Backend {
   return {
     embedded,
     start,
     config,
     contestants: {
-      ours: (place) => openOurs(config(place), relaxed),
+      ours: (place) => openOurs(config(place), embedded ? relaxed : {}),
       raw: async (place) => (await raw()).open(place),
+    },
+    peers: {
+      ...(embedded && {
+        [relaxedOurs]: (place) => openOurs({ ...config(place), ...relaxed }, relaxed),
+      }),
+      ...peers,
     },
     bytes: async (place) => (await raw()).bytes(place),
     settle: async (at) => (await raw()).settle?.(at),
@@ -62,26 +72,39 @@ export const backends: Readonly<Record<BackendName, Backend>> = {
     () => startFolder("SQLite", "better-sqlite3"),
     ({ at, namespace }) => ({ backend: "sqlite", path: join(at, `${namespace}.db`) }),
     () => import("./raw/sqlite.js"),
-    { survives: "process" },
+    {
+      mastra: async (place) => (await mastra()).openLibSQL(place),
+      langgraph: async (place) => (await langgraph()).openSqlite(place),
+    },
   ),
   file: backend(
     true,
     () => startFolder("files"),
     ({ at, namespace }) => ({ backend: "file", dir: join(at, namespace) }),
     () => import("./raw/file.js"),
-    { survives: "process" },
+    { langchain: async (place) => (await langchain()).openFile(place) },
   ),
   postgres: backend(
     false,
     server(async () => (await engines()).startPostgres(), "pg"),
     ({ at, namespace }) => ({ backend: "postgres", url: at, schema: namespace }),
     () => import("./raw/postgres.js"),
+    {
+      langchain: async (place) => (await langchain()).openPostgres(place),
+      mastra: async (place) => (await mastra()).openPostgres(place),
+      langgraph: async (place) => (await langgraph()).openPostgres(place),
+    },
   ),
   redis: backend(
     false,
     server(async () => (await engines()).startRedis(), "ioredis"),
     ({ at, namespace }) => ({ backend: "redis", url: at, prefix: `${namespace}:` }),
     () => import("./raw/redis.js"),
+    {
+      langchain: async (place) => (await langchain()).openIoredis(place),
+      "langchain-redis": async (place) => (await langchain()).openNodeRedis(place),
+      mastra: async (place) => (await mastra()).openRedis(place),
+    },
   ),
   mongo: backend(
     false,
@@ -93,11 +116,16 @@ export const backends: Readonly<Record<BackendName, Backend>> = {
       collection: namespace,
     }),
     () => import("./raw/mongo.js"),
+    {
+      langchain: async (place) => (await langchain()).openMongo(place),
+      mastra: async (place) => (await mastra()).openMongo(place),
+      langgraph: async (place) => (await langgraph()).openMongo(place),
+    },
   ),
 };
 
 async function startFolder(what: string, driver?: string) {
-  const at = mkdtempSync(join(tmpdir(), "chatstore-bench-"));
+  const at = (await engines()).temporaryFolder("bench");
   return {
     at,
     version: [what, driver && versionOf(driver)].filter(Boolean).join(", "),

@@ -34,14 +34,18 @@ export interface Durability {
 export type Filling = readonly [Conversation, readonly Message[]];
 
 /**
- * What a contestant can do. A method that it does not have is a cell that stays empty.
+ * What a contestant can do. A method that it does not have, or a work that it cannot do, is a cell that stays empty.
  *
  * Every write is durable as {@link Contestant.durability} says when its promise resolves; reads give what is stored, decoded.
  */
 export interface Contestant {
   readonly durability: Durability;
-  /** Whether several processes may append to one conversation at once. */
-  readonly sharesConversations: boolean;
+  /** What a peer does not give that ours does. */
+  readonly without?: readonly string[];
+  /** Why it does not do a work, by the work's name in the result. */
+  readonly cannot?: Readonly<Record<string, string>>;
+  /** It is not filled with longer conversations: it would take hours, or not work at all. Absent: any length. */
+  readonly longest?: { readonly messages: number; readonly because: string };
 
   /** Begin conversations, quickly: it is not measured, and need not be durable. */
   fill(fillings: Iterable<Filling>): Promise<void>;
@@ -65,3 +69,6 @@ interface Anchor {
 }
 
 export type OpenContestant = (place: Place) => Promise<Contestant>;
+
+/** Our store where a write survives the process only: compared with peers whose writes do not survive more. */
+export const relaxedOurs = "ours-process";

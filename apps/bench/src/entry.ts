@@ -1,5 +1,5 @@
 /** One line of the result. */
-import type { Durability } from "./contestant.js";
+import { type Contestant, type Durability, relaxedOurs } from "./contestant.js";
 import type { Timing } from "./measure.js";
 
 export interface Entry {
@@ -18,7 +18,16 @@ export interface Entry {
   readonly unit: "ms" | "bytes";
   /** The quartiles of what was sampled, by contestant. */
   readonly spread?: Readonly<Record<string, readonly [number, number]>>;
-  readonly peers?: Readonly<Record<string, number>>;
+  readonly peers?: Readonly<Record<string, PeerResult>>;
+  readonly note?: string;
+}
+
+/** What a peer takes for the same work, or why it does not do it. */
+export interface PeerResult {
+  /** In the unit of the entry. `null`: not measured. */
+  readonly value: number | null;
+  /** Ours by this, where ours survives the same. Below 1: ours is ahead. `null`: not measured, or not alike. */
+  readonly ratio: number | null;
   readonly note?: string;
 }
 
@@ -35,7 +44,6 @@ export function timed(
   const { ours, raw = null } = Object.fromEntries(medians);
   if (ours === undefined) throw new Error(`Nobody measured ours at ${about.work}`);
   const most = raw === null ? undefined : target({ ours, raw });
-  const peers = medians.filter(([name]) => name !== "ours" && name !== "raw");
   return {
     ...about,
     ours,
@@ -44,25 +52,68 @@ export function timed(
     ...(most !== undefined && { target: most }),
     unit: "ms",
     spread: Object.fromEntries([...timings].map(([name, { quartiles }]) => [name, quartiles])),
-    ...(peers.length > 0 && { peers: Object.fromEntries(peers) }),
   };
 }
 
 /** An entry without comparisons between writes that do not survive the same. */
-export function alike(entry: Entry, durabilities: ReadonlyMap<string, Durability>): Entry {
-  const ours = durabilities.get("ours")?.survives;
-  const unlike = [...durabilities].filter(
-    ([name, { survives }]) => survives !== ours && entry.spread?.[name] !== undefined,
-  );
-  if (unlike.length === 0) return entry;
-  const others = unlike.map(([name, { survives }]) => `of ${name} ${survives}`).join(", ");
-  const note = [entry.note, `unlike durability: a write of ours survives ${ours}, ${others}`];
+export function alike(
+  entry: Entry,
+  durabilities: Readonly<Record<"ours" | "raw", Durability>>,
+): Entry {
+  const { ours, raw } = durabilities;
+  if (entry.raw === null || ours.survives === raw.survives) return entry;
   const { target, ...rest } = entry;
-  const isRawAlike = unlike.every(([name]) => name !== "raw");
-  return {
-    ...(isRawAlike ? entry : { ...rest, ratio: null }),
-    note: note.filter((part) => part !== undefined).join("; "),
-  };
+  const unlike = `unlike durability: a write of ours survives ${ours.survives}, of raw ${raw.survives}`;
+  return { ...rest, ratio: null, note: [entry.note, unlike].filter(Boolean).join("; ") };
+}
+
+/**
+ * An entry with what the peers took.
+ *
+ * @param values By contestant.
+ * @param reasons Why a peer was not measured, where it does not know that itself.
+ */
+export function besidePeers(
+  entry: Entry,
+  values: ReadonlyMap<string, number>,
+  contestants: ReadonlyMap<string, Pick<Contestant, "durability" | "cannot">>,
+  reasons: ReadonlyMap<string, string> = new Map(),
+): Entry {
+  const peers: Record<string, PeerResult> = {};
+  for (const [name, { durability, cannot }] of contestants) {
+    if (!isPeer(name)) continue;
+    const value = values.get(name);
+    const reason = reasons.get(name) ?? cannot?.[entry.work];
+    if (value !== undefined) {
+      const rival = ["ours", relaxedOurs].find(
+        (ours) =>
+          values.has(ours) && contestants.get(ours)?.durability.survives === durability.survives,
+      );
+      const notes: Readonly<Record<string, string>> = {
+        ours: "",
+        [relaxedOurs]: `as durable as ${relaxedOurs}`,
+      };
+      const note =
+        rival === undefined ? `not alike: survives ${durability.survives}` : notes[rival];
+      const isOurs = name === relaxedOurs;
+      peers[name] = {
+        value,
+        ratio: rival === undefined || isOurs ? null : (values.get(rival) as number) / value,
+        ...(note && !isOurs && { note }),
+      };
+    } else if (reason !== undefined) peers[name] = { value: null, ratio: null, note: reason };
+  }
+  return Object.keys(peers).length > 0 ? { ...entry, peers } : entry;
+}
+
+/** Whether a contestant comes only with `--peers`. */
+export function isPeer(name: string): boolean {
+  return name !== "ours" && name !== "raw";
+}
+
+/** The peers that take less than ours does. */
+export function ahead({ peers = {} }: Entry): string[] {
+  return Object.keys(peers).filter((name) => (peers[name]?.ratio ?? 0) > 1);
 }
 
 /** Whether the target is missed. */

@@ -7,12 +7,14 @@ import { Arena } from "./arena.js";
 import { type BackendName, backends } from "./backends.js";
 import type { Entry } from "./entry.js";
 import type { Effort } from "./measure.js";
+import { installPeers } from "./peers/packages.js";
 import { type EngineReport, machine, type Report, toCharts, toTable } from "./report.js";
 import { coreWorks, works } from "./works/index.js";
 
-const usage = `pnpm bench [--quick] [--json] [--backend names] [--work names]
+const usage = `pnpm bench [--quick] [--peers] [--json] [--backend names] [--work names]
 
   --quick    fewer rounds and smaller numbers: less than two minutes
+  --peers    LangChain's, Mastra's and LangGraph's stores, too; installs them at the first use
   --json     nothing but the entries on standard output, as JSON (with pnpm -s)
   --backend  core,${Object.keys(backends).join()}
   --work     ${[...works, ...coreWorks].map(({ name }) => name).join()}`;
@@ -25,6 +27,7 @@ const chartFolder = join(folder, "../../docs/performance");
 
 interface Options {
   readonly quick: boolean;
+  readonly peers: boolean;
   readonly json: boolean;
   readonly backend: readonly string[] | undefined;
   readonly work: readonly string[] | undefined;
@@ -35,6 +38,7 @@ function readOptions(): Options {
   const { values } = parseArgs({
     options: {
       quick: { type: "boolean", default: false },
+      peers: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       backend: { type: "string" },
       work: { type: "string" },
@@ -49,6 +53,7 @@ function readOptions(): Options {
   const workNames = [...works, ...coreWorks].map(({ name }) => name);
   return {
     quick: values.quick,
+    peers: values.peers,
     json: values.json,
     backend: pick(values.backend, ["core", ...Object.keys(backends)]),
     work: pick(values.work, workNames),
@@ -57,7 +62,8 @@ function readOptions(): Options {
 
 /** Everything that was asked for. What fails is told, and the rest goes on. */
 async function measure(options: Options): Promise<{ report: Report; failed: boolean }> {
-  const { quick } = options;
+  const { quick, peers } = options;
+  if (peers) installPeers();
   const effort = quick ? hasty : thorough;
   const engines: EngineReport[] = [];
   const entries: Entry[] = [];
@@ -86,15 +92,18 @@ async function measure(options: Options): Promise<{ report: Report; failed: bool
       engines.push({ backend: name, skipped: error.message });
     });
     if (engine === undefined) continue;
-    const arena = new Arena(name, backend, engine.at, { effort, quick });
+    const arena = new Arena(name, backend, engine.at, { effort, quick, peers });
     try {
       for (const work of asked) await attempt(`${name} ${work.name}`, () => work.run(arena));
       await attempt(`${name}: all contestants hold the same`, async () => {
         await arena.refuseDifferences();
         return [];
       });
-      const durability = Object.fromEntries(await arena.durabilities());
-      engines.push({ backend: name, version: engine.version, durability });
+      const durability = await arena.durabilities();
+      const without = Object.fromEntries(
+        [...(await arena.contestants())].map(([name, { without = [] }]) => [name, without]),
+      );
+      engines.push({ backend: name, version: engine.version, durability, without });
     } finally {
       await arena.close();
       await engine.stop();

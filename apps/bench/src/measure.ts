@@ -13,6 +13,8 @@ export interface Effort {
 /** One competitor in one situation. */
 export interface Lane<Name extends string = string> {
   readonly contestant: Name;
+  /** Whether it sits out passes once it has taken its share of time, so that a slow one does not leave few to the others. */
+  readonly yields?: boolean;
   /** Prepares a run, and returns what is timed. Every pass of a race has another number, the same for all lanes. */
   prepare(pass: number): () => Promise<unknown>;
 }
@@ -26,34 +28,45 @@ export interface Timing {
 
 /**
  * Run all lanes by turns, in one order and then in the opposite one, so that whatever disturbs the machine, and whatever
- * one run leaves behind for the next, meets all of them alike.
+ * one run leaves behind for the next, meets all of them alike. Those that yield run at least once in each round.
  */
 export async function race<L extends Lane>(
   lanes: readonly L[],
   effort: Effort,
 ): Promise<ReadonlyMap<L, Timing>> {
   const samples = new Map(lanes.map((lane) => [lane, [] as number[]]));
+  const taken = new Map(lanes.map((lane) => [lane, 0]));
+  const yielding = lanes.filter(({ yields = false }) => yields);
   let pass = 0;
-  const runAll = async (record: boolean) => {
+  /** Of all lanes that do not yield. */
+  let steadyTime = 0;
+  const sitsOut = (lane: L) =>
+    lane.yields === true && (taken.get(lane) ?? 0) * yielding.length > steadyTime;
+
+  const runAll = async (record: boolean, all: boolean) => {
     const order = pass % 2 === 0 ? lanes : lanes.toReversed();
     for (const lane of order) {
+      if (!all && sitsOut(lane)) continue;
       const run = lane.prepare(pass);
       const begin = performance.now();
       await run();
       const time = performance.now() - begin;
       if (record) samples.get(lane)?.push(time);
+      taken.set(lane, (taken.get(lane) ?? 0) + time);
+      if (!lane.yields) steadyTime += time;
     }
     pass++;
   };
 
   const [least, most] = effort.passes;
-  const begin = performance.now();
-  while (pass < least || (pass < most && performance.now() - begin < effort.roundTime)) {
-    await runAll(false);
+  while (pass < least || (pass < most && steadyTime < effort.roundTime)) {
+    await runAll(false, pass === 0);
   }
-  const passTime = (performance.now() - begin) / pass;
+  const passTime = steadyTime / pass;
   const passes = Math.min(most, Math.max(least, Math.floor(effort.roundTime / passTime)));
-  for (let count = 0; count < effort.rounds * passes; count++) await runAll(true);
+  for (let count = 0; count < effort.rounds * passes; count++) {
+    await runAll(true, count % passes === 0);
+  }
   return new Map([...samples].map(([lane, times]) => [lane, summary(times)]));
 }
 

@@ -30,14 +30,16 @@ export function openStore(config: ChatStoreConfig): Promise<ChatStore> {
 /** @param filling Options of the handle that fills, over `config`. */
 export async function openOurs(config: ChatStoreConfig, filling: object): Promise<Contestant> {
   const store = await openStore(config);
-  const { survives, multiProcess } = store.capabilities;
+  const { survives } = store.capabilities;
   const read = async (
     conversation: Conversation,
     options?: Parameters<ChatStore["getMessages"]>[1],
   ) => (await store.getMessages(keyOf(conversation), options)) as unknown as readonly Message[];
   return {
-    durability: { survives, settings: "the store's defaults" },
-    sharesConversations: multiProcess,
+    durability: {
+      survives,
+      settings: "survives" in config ? "as asked for" : "the store's defaults",
+    },
     async fill(fillings: Iterable<Filling>) {
       const filler = await openStore({ ...config, ...filling });
       const now = new Date();

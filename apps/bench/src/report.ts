@@ -7,7 +7,7 @@ import { GridComponent, LegendComponent, TitleComponent } from "echarts/componen
 import { init, use } from "echarts/core";
 import { SVGRenderer } from "echarts/renderers";
 import type { Durability } from "./contestant.js";
-import { type Entry, misses } from "./entry.js";
+import { ahead, type Entry, misses, type PeerResult } from "./entry.js";
 
 /** One run. */
 export interface Report {
@@ -24,6 +24,8 @@ export interface EngineReport {
   readonly version?: string;
   /** By contestant. */
   readonly durability?: Readonly<Record<string, Durability>>;
+  /** What peers do not give that ours does. */
+  readonly without?: Readonly<Record<string, readonly string[]>>;
   /** Why there is no such engine here. */
   readonly skipped?: string;
 }
@@ -39,21 +41,10 @@ export function machine(): string {
 }
 
 export function toTable({ machine, engines, entries, quick }: Report): string {
-  const peers = [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
   const table = new Table({
-    head: ["backend", "work", "history", "ours", "raw", ...peers, "ratio", "target", ""],
+    head: ["backend", "work", "history", "ours", "raw", "ratio", "target", ""],
     style: { head: [], border: [], compact: true },
-    colAligns: [
-      "left",
-      "left",
-      "right",
-      "right",
-      "right",
-      ...peers.map(() => "right" as const),
-      "right",
-      "right",
-      "left",
-    ],
+    colAligns: ["left", "left", "right", "right", "right", "right", "right", "left"],
   });
   for (const entry of entries) {
     const { backend, work, history, ours, raw, ratio, target, spread, note = "" } = entry;
@@ -68,7 +59,6 @@ export function toTable({ machine, engines, entries, quick }: Report): string {
       history === null ? "" : history.toLocaleString("en"),
       show(ours, "ours"),
       show(raw, "raw"),
-      ...peers.map((name) => show(entry.peers?.[name], name)),
       ratio === null ? "" : `${ratio < 0.1 ? ratio.toPrecision(1) : ratio.toFixed(2)} ×`,
       show(target),
       [misses(entry) ? "MISSED" : "", note].filter((part) => part !== "").join("; "),
@@ -87,7 +77,53 @@ export function toTable({ machine, engines, entries, quick }: Report): string {
     `Medians (and quartiles), by turns in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
       "Target: the most that ours may be.",
     table.toString(),
+    ...(entries.some(({ peers }) => peers) ? [toPeerTable(entries, engines)] : []),
   ].join("\n");
+}
+
+/** What the peers take, how many times ours that is, who takes less than ours, and why others have nothing to show. */
+function toPeerTable(entries: readonly Entry[], engines: readonly EngineReport[]): string {
+  const names = peersOf(entries);
+  const table = new Table({
+    head: ["backend", "work", "history", "ours", ...names, "ahead"],
+    style: { head: [], border: [], compact: true },
+    colAligns: ["left", "left", "right", "right", ...names.map(() => "right" as const), "left"],
+  });
+  const notes: string[] = [];
+  const cell = (unit: Entry["unit"], peer: PeerResult | undefined) => {
+    if (peer === undefined) return "";
+    const { value, ratio, note } = peer;
+    if (note !== undefined && !notes.includes(note)) notes.push(note);
+    const times = ratio === null ? "" : ` (${Number((1 / ratio).toPrecision(2))} ×)`;
+    const mark = note === undefined ? "" : ` [${notes.indexOf(note) + 1}]`;
+    return (value === null ? "–" : format(value, unit) + times) + mark;
+  };
+  for (const entry of entries) {
+    const { backend, work, history, ours, unit, peers } = entry;
+    if (peers === undefined) continue;
+    table.push([
+      backend,
+      work,
+      history === null ? "" : history.toLocaleString("en"),
+      format(ours, unit),
+      ...names.map((name) => cell(unit, peers[name])),
+      ahead(entry).join(", ") || "ours",
+    ]);
+  }
+  return [
+    "Peers: medians, and how many times ours they are.",
+    table.toString(),
+    ...notes.map((note, index) => `[${index + 1}] ${note}`),
+    ...engines.flatMap(({ backend, without = {} }) =>
+      Object.entries(without)
+        .filter(([, lacks]) => lacks.length > 0)
+        .map(([name, lacks]) => `${name} on ${backend} does without: ${lacks.join("; ")}`),
+    ),
+  ].join("\n");
+}
+
+function peersOf(entries: readonly Entry[]): string[] {
+  return [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
 }
 
 function format(value: number, unit: Entry["unit"]): string {
@@ -105,24 +141,33 @@ const charted: Readonly<Record<string, string>> = {
   all: "Read the whole history",
 };
 
-/** SVG by work, of those that were measured. */
+/** Works that have one beside the peers. */
+const chartedWithPeers = ["append-3", "newest-20"];
+
+/** SVG by name, of those that were measured. */
 export function toCharts(entries: readonly Entry[]): ReadonlyMap<string, string> {
   const charts = new Map<string, string>();
   for (const [work, title] of Object.entries(charted)) {
     const shown = entries.filter((entry) => entry.work === work);
-    if (shown.length > 0) charts.set(work, toChart(title, shown));
+    if (shown.length === 0) continue;
+    charts.set(work, toChart(title, ["ours", "raw"], shown));
+    const peers = peersOf(shown);
+    if (peers.length > 0 && chartedWithPeers.includes(work)) {
+      charts.set(`peers-${work}`, toChart(title, ["ours", ...peers], shown));
+    }
   }
   return charts;
 }
 
-function toChart(title: string, entries: readonly Entry[]): string {
-  const peers = [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
-  const values = entries.flatMap(({ ours, raw, peers = {} }) => [
-    ours,
-    ...(raw === null ? [] : [raw]),
-    ...Object.values(peers),
-  ]);
-  const floor = 10 ** Math.floor(Math.log10(Math.min(...values)));
+function toChart(title: string, names: readonly string[], entries: readonly Entry[]): string {
+  const series = names.map((name) => ({
+    name,
+    values: entries.map(({ ours, raw, peers = {} }) =>
+      name === "ours" ? ours : name === "raw" ? raw : (peers[name]?.value ?? null),
+    ),
+  }));
+  const shown = series.flatMap(({ values }) => values.filter((value) => value !== null));
+  const floor = 10 ** Math.floor(Math.log10(Math.min(...shown)));
   const chart = init(null, null, { renderer: "svg", ssr: true, width: 960, height: 420 });
   chart.setOption({
     animation: false,
@@ -142,14 +187,11 @@ function toChart(title: string, entries: readonly Entry[]): string {
     },
     // Bars of a logarithmic axis grow from 1, unless told from where.
     yAxis: { type: "log", min: floor, startValue: floor },
-    series: ["ours", "raw", ...peers].map((name) => ({
+    series: series.map(({ name, values }) => ({
       name,
       type: "bar",
       silent: true, // a picture: without styles for a pointer above it
-      data: entries.map(({ ours, raw, peers = {} }) => {
-        const value = { ours, raw, ...peers }[name];
-        return value === undefined || value === null ? null : Number(value.toPrecision(4));
-      }),
+      data: values.map((value) => value && Number(value.toPrecision(4))),
     })),
   });
   const svg = chart.renderToSVGString();

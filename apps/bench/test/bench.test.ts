@@ -1,5 +1,6 @@
-import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -8,7 +9,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { refuseDifferent } from "../src/arena.ts";
 import { backends } from "../src/backends.ts";
 import type { Contestant, Durability, Message } from "../src/contestant.ts";
-import { alike, type Entry, misses, timed } from "../src/entry.ts";
+import { ahead, alike, besidePeers, type Entry, misses, timed } from "../src/entry.ts";
 import { race } from "../src/measure.ts";
 import { history, message } from "../src/messages.ts";
 import { refuseLoss } from "../src/works/together.ts";
@@ -80,29 +81,31 @@ test("--json prints the entries, and nothing else", async () => {
   }
 }, 120_000);
 
+test("an interrupted run leaves no folder behind", async () => {
+  const temporary = join(folder, "interrupted");
+  await mkdir(temporary);
+  const bench = spawn(
+    process.execPath,
+    [new URL("../dist/index.js", import.meta.url).pathname, "--backend", "file", "--work", "all"],
+    { env: { ...process.env, TMPDIR: temporary }, stdio: "ignore" },
+  );
+  await expect.poll(() => readdir(temporary), { timeout: 10_000 }).toHaveLength(1);
+  bench.kill("SIGINT");
+  await once(bench, "exit");
+  await expect.poll(() => readdir(temporary), { timeout: 10_000 }).toEqual([]);
+});
+
 test("a contestant that lost, doubled or reordered a message does not pass", () => {
   const contents = (numbers: readonly number[]) => numbers.map((n) => message(n, "a").content);
   refuseLoss("here", [...contents([0, 1]), message(0, "b").content], "a", 2);
   for (const stored of [[0], [1, 0], [0, 1, 1], []]) {
     expect(() => refuseLoss("here", contents(stored), "a", 2)).toThrow(/a appended/);
   }
-  refuseDifferent(
-    "here",
-    new Map([
-      ["ours", ["x", "y"]],
-      ["raw", ["x", "y"]],
-    ]),
-  );
-  for (const other of [["x"], ["y", "x"], ["x", "y", "y"]]) {
-    expect(() =>
-      refuseDifferent(
-        "here",
-        new Map([
-          ["ours", ["x", "y"]],
-          ["raw", other],
-        ]),
-      ),
-    ).toThrow(/raw/);
+  const said = (contents: string) =>
+    [...contents].map((content) => ({ role: "user", content }) as const);
+  refuseDifferent("here", said("xy"), said("xy"));
+  for (const other of ["x", "yx", "xyy"]) {
+    expect(() => refuseDifferent("here", said("xy"), said(other))).toThrow(/here/);
   }
 });
 
@@ -134,23 +137,64 @@ test("what survives less is not compared", () => {
   const settings = "";
   const durable: Durability = { survives: "host", settings };
   const weak: Durability = { survives: "process", settings };
-  expect(
-    alike(
-      entry,
-      new Map([
-        ["ours", durable],
-        ["raw", durable],
-      ]),
-    ),
-  ).toEqual(entry);
-  const unlike = alike(
-    entry,
-    new Map([
-      ["ours", durable],
-      ["raw", weak],
-    ]),
-  );
+  expect(alike(entry, { ours: durable, raw: durable })).toEqual(entry);
+  const unlike = alike(entry, { ours: durable, raw: weak });
   expect(unlike).toMatchObject({ ours: 2, raw: 1, ratio: null });
   expect(unlike.target).toBeUndefined();
   expect(unlike.note).toMatch(/unlike durability/);
+});
+
+test("a slow peer takes few of the turns, and leaves the others theirs", async () => {
+  const lane = (contestant: string, time: number, yields: boolean) => ({
+    contestant,
+    yields,
+    prepare: () => () => delay(time),
+  });
+  const ours = lane("ours", 1, false);
+  const fast = lane("fast", 1, true);
+  const slow = lane("slow", 150, true);
+  const effort = { rounds: 2, roundTime: 100, passes: [1, 40] } as const;
+  const samples = new Map(
+    [...(await race([ours, fast, slow], effort))].map(([{ contestant }, timing]) => [
+      contestant,
+      timing.samples,
+    ]),
+  );
+  expect(samples.get("ours")).toBeGreaterThan(10);
+  expect(samples.get("slow")).toBe(2); // once in each round
+  expect(samples.get("fast")).toBeGreaterThan(5);
+});
+
+test("a peer is ahead only of ours that survives the same", () => {
+  const settings = "";
+  const host: Durability = { survives: "host", settings };
+  const weak: Durability = { survives: "process", settings };
+  const entry: Entry = {
+    ...{ backend: "b", work: "append-3", history: 10, ours: 4, raw: 4, ratio: 1, unit: "ms" },
+  };
+  const compared = besidePeers(
+    entry,
+    new Map([
+      ["ours", 4],
+      ["raw", 4],
+      ["ours-process", 1],
+      ["durable", 3],
+      ["weak", 2],
+    ]),
+    new Map([
+      ["ours", { durability: host }],
+      ["raw", { durability: host }],
+      ["ours-process", { durability: weak }],
+      ["durable", { durability: host }],
+      ["weak", { durability: weak }],
+      ["unable", { durability: host, cannot: { "append-3": "cannot append" } }],
+    ]),
+  );
+  expect(compared.peers).toEqual({
+    "ours-process": { value: 1, ratio: null },
+    durable: { value: 3, ratio: 4 / 3 },
+    weak: { value: 2, ratio: 1 / 2, note: "as durable as ours-process" },
+    unable: { value: null, ratio: null, note: "cannot append" },
+  });
+  expect(ahead(compared)).toEqual(["durable"]);
 });

@@ -31,3 +31,4 @@ export {
   startRedisSentinels,
   startRedisServer,
 } from "./redis.js";
+export { temporaryFolder } from "./server-process.js";

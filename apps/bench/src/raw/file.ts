@@ -74,7 +74,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
   };
   return {
     durability: { survives: "host", settings: "fdatasync of each batch" },
-    sharesConversations: false,
+    cannot: { "append-8-one": "has no locks: one process at a time" },
     async fill(fillings: Iterable<Filling>) {
       for (const [conversation, messages] of fillings) {
         const file = await load(pathOf(conversation));

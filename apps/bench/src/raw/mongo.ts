@@ -10,7 +10,14 @@
  */
 import { randomUUID } from "node:crypto";
 import { MongoClient } from "mongodb";
-import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
+import type {
+  Contestant,
+  Conversation,
+  Durability,
+  Filling,
+  Message,
+  Place,
+} from "../contestant.js";
 import { decode, encode, keyOf } from "./encoding.js";
 
 interface SessionDocument {
@@ -34,6 +41,9 @@ const durable = {
   readConcern: { level: "majority" },
   writeConcern: { w: "majority", j: true },
 } as const;
+/** For clients that do not ask for it themselves. */
+export const { writeConcern } = durable;
+export const journaled: Durability = { survives: "host", settings: 'w: "majority", j: true' };
 const unacknowledged = { writeConcern: { w: 1, j: false } } as const;
 
 export async function open({ at, namespace }: Place): Promise<Contestant> {
@@ -66,8 +76,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
   const toMessages = (found: readonly MessageDocument[]) =>
     found.map(({ _id, data }) => decode({ id: _id.id, data }));
   return {
-    durability: { survives: "host", settings: 'w: "majority", j: true' },
-    sharesConversations: true,
+    durability: journaled,
     async fill(fillings: Iterable<Filling>) {
       for (const [conversation, batch] of fillings) await write(conversation, batch);
     },

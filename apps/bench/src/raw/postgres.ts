@@ -8,7 +8,14 @@
  */
 import { randomUUID } from "node:crypto";
 import pg from "pg";
-import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
+import type {
+  Contestant,
+  Conversation,
+  Durability,
+  Filling,
+  Message,
+  Place,
+} from "../contestant.js";
 import { encode, keyOf } from "./encoding.js";
 
 const schema = (name: string) => `
@@ -34,12 +41,8 @@ CREATE TABLE IF NOT EXISTS ${name}.messages (
 );`;
 
 export async function open({ at, namespace }: Place): Promise<Contestant> {
-  const pool = new pg.Pool({ connectionString: at });
+  const pool = openPool({ connectionString: at });
   await pool.query(schema(namespace));
-  const { rows } = await pool.query(
-    "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commit",
-  );
-  const { fsync, commit } = rows[0] as { fsync: string; commit: string };
 
   const messages = `${namespace}.messages`;
   const sessions = `${namespace}.sessions`;
@@ -85,11 +88,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     return pool.query({ ...appendMessages, values });
   };
   return {
-    durability: {
-      survives: fsync === "on" && commit !== "off" ? "host" : "process",
-      settings: `fsync=${fsync}, synchronous_commit=${commit}`,
-    },
-    sharesConversations: true,
+    durability: await durabilityOf(at),
     async fill(fillings: Iterable<Filling>) {
       const client = await pool.connect();
       await client.query("BEGIN");
@@ -124,6 +123,26 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
 /** pg has parsed the JSON already. */
 function decodeRow({ id, data }: { id: string; data: Message }): Message {
   return Object.assign(data, { id });
+}
+
+/** A pool that does not mind when the server ends before its goodbyes have arrived. */
+export function openPool(config: pg.PoolConfig): pg.Pool {
+  return new pg.Pool(config).on("error", () => {});
+}
+
+/** What the server makes of a commit. */
+export async function durabilityOf(at: string): Promise<Durability> {
+  const client = new pg.Client(at);
+  await client.connect();
+  const { rows } = await client.query(
+    "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commit",
+  );
+  await client.end();
+  const { fsync, commit } = rows[0] as { fsync: string; commit: string };
+  return {
+    survives: fsync === "on" && commit !== "off" ? "host" : "process",
+    settings: `fsync=${fsync}, synchronous_commit=${commit}`,
+  };
 }
 
 /** Bytes of tables and indexes. */

@@ -8,7 +8,14 @@
  */
 import { randomUUID } from "node:crypto";
 import { Redis } from "ioredis";
-import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
+import type {
+  Contestant,
+  Conversation,
+  Durability,
+  Filling,
+  Message,
+  Place,
+} from "../contestant.js";
 import { decode, encode, keyOf } from "./encoding.js";
 
 /** `ARGV`: version, time, session key, then id and message by turns. */
@@ -39,8 +46,6 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     client.script("LOAD", appending),
     client.script("LOAD", paging),
   ])) as [string, string];
-  const [, appendfsync] = (await client.config("GET", "appendfsync")) as [string, string];
-  const [, appendonly] = (await client.config("GET", "appendonly")) as [string, string];
 
   const keysOf = (conversation: Conversation) => {
     const session = `${namespace}:${keyOf(conversation)}`;
@@ -65,11 +70,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     );
   };
   return {
-    durability: {
-      survives: appendonly === "yes" && appendfsync === "always" ? "host" : "process",
-      settings: `appendonly ${appendonly}, appendfsync ${appendfsync}`,
-    },
-    sharesConversations: true,
+    durability: await durabilityOf(at),
     async fill(fillings: Iterable<Filling>) {
       let sent: Promise<unknown>[] = [];
       for (const [conversation, messages] of fillings) {
@@ -110,6 +111,18 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
 function decodeItem(item: string): Message {
   const id = item.slice(0, item.indexOf(" "));
   return decode({ id, data: item.slice(item.indexOf(" ", id.length + 1) + 1) });
+}
+
+/** What the server makes of a write. */
+export async function durabilityOf(at: string): Promise<Durability> {
+  const client = new Redis(at);
+  const [, appendfsync] = (await client.config("GET", "appendfsync")) as [string, string];
+  const [, appendonly] = (await client.config("GET", "appendonly")) as [string, string];
+  await client.quit();
+  return {
+    survives: appendonly === "yes" && appendfsync === "always" ? "host" : "process",
+    settings: `appendonly ${appendonly}, appendfsync ${appendfsync}`,
+  };
 }
 
 /** Bytes of memory. */

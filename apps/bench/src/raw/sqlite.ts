@@ -79,7 +79,6 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
   });
   return {
     durability: { survives: "host", settings: "WAL, synchronous=FULL" },
-    sharesConversations: true,
     fill: async (fillings) => fill(fillings),
     append: async (conversation, messages) => append.immediate(conversation, messages),
     all: async (conversation) => selectAll.all({ key: keyOf(conversation) }).map(decode),

@@ -1,6 +1,7 @@
 /** One conversation, whose length must not matter. */
-import type { Arena } from "../arena.js";
+import { type Arena, holds } from "../arena.js";
 import type { Contestant, Conversation } from "../contestant.js";
+import { isPeer } from "../entry.js";
 import { type Lane, race } from "../measure.js";
 import { message } from "../messages.js";
 import type { Work } from "./index.js";
@@ -44,14 +45,17 @@ function atLengths(
             }),
         );
       const short = at(1_000).get("ours")?.median ?? Number.POSITIVE_INFINITY;
-      const entries = histories.map((history) =>
-        arena.entry(name, history, at(history), ({ raw }) => {
+      const entries = [];
+      for (const history of histories) {
+        const target = ({ raw }: { readonly raw: number }) => {
           const overhead = arena.backend.embedded && isRead ? callOverhead : 0;
           const most = Math.max(raw * mostRatio, raw + overhead);
           return isFlat && history > 1_000 ? Math.min(most, short * mostGrowth) : most;
-        }),
-      );
-      return Promise.all(entries);
+        };
+        const reasons = await tooLong(arena, history, deed);
+        entries.push(await arena.entry(name, history, at(history), { target, reasons }));
+      }
+      return entries;
     },
   };
 }
@@ -61,15 +65,35 @@ async function lanesOf(arena: Arena, histories: readonly number[], deed: Deed) {
   for (const history of histories) {
     const conversations = await arena.conversations(history);
     for (const [contestant, it] of await arena.contestants()) {
+      if (!holds(it, history)) continue;
       const prepare = (pass: number) => {
         const conversation = conversations[pass % conversations.length] as Conversation;
         return deed(it, conversation, history, pass);
       };
       if (prepare(0) === undefined) continue;
-      lanes.push({ contestant, history, prepare: prepare as Lane["prepare"] });
+      const yields = isPeer(contestant);
+      lanes.push({ contestant, yields, history, prepare: prepare as Lane["prepare"] });
     }
   }
   return lanes;
+}
+
+/** Why contestants do not do it at this length, with what it takes them, once, at the greatest that they hold. */
+async function tooLong(arena: Arena, history: number, deed: Deed) {
+  const reasons = new Map<string, string>();
+  for (const [contestant, it] of await arena.contestants()) {
+    if (it.longest === undefined || holds(it, history)) continue;
+    const { messages, because } = it.longest;
+    const [conversation] = (await arena.conversations(messages)) as [Conversation];
+    const run = deed(it, conversation, messages, 0);
+    if (run === undefined) continue;
+    const begin = performance.now();
+    await run();
+    const time = (performance.now() - begin).toPrecision(3);
+    const most = messages.toLocaleString("en");
+    reasons.set(contestant, `not run beyond ${most}, where it takes ${time} ms: ${because}`);
+  }
+  return reasons;
 }
 
 function append(count: number): Work {

@@ -1,4 +1,5 @@
 /** One user's list among everybody's. */
+import { isPeer } from "../entry.js";
 import { type Lane, race, type Timing } from "../measure.js";
 import { history } from "../messages.js";
 import type { Work } from "./index.js";
@@ -20,7 +21,8 @@ export const list: Work = {
         if (it.list === undefined) continue;
         const readList = it.list.bind(it);
         await it.fill(sessions(crowd, messages));
-        lanes.push({ contestant, crowd, prepare: () => () => readList("alice", own) });
+        const prepare = () => () => readList("alice", own);
+        lanes.push({ contestant, yields: isPeer(contestant), crowd, prepare });
       }
     }
     await arena.backend.settle(arena.at);
@@ -32,10 +34,12 @@ export const list: Work = {
           .map((lane) => [lane.contestant, timings.get(lane) as Timing]),
       );
     const base = among(few).get("ours")?.median ?? Number.NaN;
-    const target = (crowd: number) => (crowd === few ? undefined : base * mostGrowth);
     const note = "history: sessions of other users";
     return Promise.all(
-      crowds.map((crowd) => arena.entry(list.name, crowd, among(crowd), () => target(crowd), note)),
+      crowds.map((crowd) => {
+        const target = () => (crowd === few ? undefined : base * mostGrowth);
+        return arena.entry(list.name, crowd, among(crowd), { target, note });
+      }),
     );
   },
 };

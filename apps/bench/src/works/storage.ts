@@ -1,6 +1,7 @@
 /** What is stored, and what it takes to read all of it. */
+import { holds } from "../arena.js";
 import { Child } from "../child.js";
-import type { Entry } from "../entry.js";
+import { besidePeers, type Entry } from "../entry.js";
 import { history as say } from "../messages.js";
 import type { Work } from "./index.js";
 
@@ -10,7 +11,9 @@ export const bytesStored: Work = {
     const history = arena.quick ? 10_000 : 100_000;
     const namespace = "bytes";
     const sizes = new Map<string, number>();
-    for (const [name, contestant] of await arena.contestants(namespace)) {
+    const contestants = await arena.contestants(namespace);
+    for (const [name, contestant] of contestants) {
+      if (contestant.cannot?.[bytesStored.name] || !holds(contestant, history)) continue;
       await contestant.fill([[{ user: "alice", name: "long" }, say(history)]]);
       await arena.backend.settle(arena.at);
       sizes.set(name, (await arena.backend.bytes(arena.place(name, namespace))) / history);
@@ -18,7 +21,8 @@ export const bytesStored: Work = {
     const { ours = Number.NaN, raw = null } = Object.fromEntries(sizes);
     const about = { backend: arena.name, work: bytesStored.name, history };
     const ratio = raw === null ? null : ours / raw;
-    return [{ ...about, ours, raw, ratio, unit: "bytes", note: "text of 400 characters each" }];
+    const note = "text of 400 characters each";
+    return [besidePeers({ ...about, ours, raw, ratio, unit: "bytes", note }, sizes, contestants)];
   },
 };
 

@@ -3,6 +3,7 @@ import { max, median, min } from "simple-statistics";
 import type { Arena } from "../arena.js";
 import { Child } from "../child.js";
 import type { Contestant, Conversation } from "../contestant.js";
+import { isPeer } from "../entry.js";
 import { type Lane, race, type Timing } from "../measure.js";
 import { message } from "../messages.js";
 import type { Work } from "./index.js";
@@ -22,7 +23,7 @@ const mixed: Work = {
     const conversations = (await arena.conversations(history)).slice(0, conversationsAtOnce);
     const lanes: Lane[] = [];
     for (const [contestant, it] of await arena.contestants()) {
-      if (it.newest === undefined) continue;
+      if (it.newest === undefined || it.cannot?.[mixed.name]) continue;
       const newest = it.newest.bind(it);
       const converse = async (conversation: Conversation, pass: number) => {
         for (let n = 0; n < operationsEach; n++) {
@@ -33,6 +34,7 @@ const mixed: Work = {
       };
       lanes.push({
         contestant,
+        yields: isPeer(contestant),
         prepare: (pass) => () =>
           Promise.all(conversations.map((conversation) => converse(conversation, pass))),
       });
@@ -48,9 +50,12 @@ const mixed: Work = {
       ] as const;
     });
     const target = ({ raw }: { raw: number }) => raw / leastThroughput;
-    return [await arena.entry(mixed.name, history, new Map(each), target)];
+    return [await arena.entry(mixed.name, history, new Map(each), { target })];
   },
 };
+
+const sharedName = `append-${processes}-one`;
+const ownName = `append-${processes}-own`;
 
 const eight: Work = {
   name: `append-${processes}`,
@@ -58,10 +63,11 @@ const eight: Work = {
     const shared = new Map<string, Timing>();
     const own = new Map<string, Timing>();
     for (const [contestant, it] of await arena.contestants()) {
+      if (it.cannot?.[ownName]) continue;
       const writers = startWriters(arena, contestant);
       try {
         await Promise.all(writers.map(({ child }) => child.ready));
-        if (it.sharesConversations) {
+        if (!it.cannot?.[sharedName]) {
           const one = { user: "everybody", name: "one" };
           const all = writers.map((writer) => ({ ...writer, conversation: one }));
           shared.set(contestant, await appendAtOnce(arena, contestant, it, all));
@@ -73,8 +79,8 @@ const eight: Work = {
     }
     const note = "nothing was lost; spread: the fastest and the slowest round";
     return [
-      await arena.entry(`${eight.name}-one`, null, shared, undefined, note),
-      await arena.entry(`${eight.name}-own`, null, own, undefined, note),
+      await arena.entry(sharedName, null, shared, { note }),
+      await arena.entry(ownName, null, own, { note }),
     ];
   },
 };
