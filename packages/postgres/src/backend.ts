@@ -42,9 +42,13 @@ import {
   currentVersion,
   migrationFrom,
   type Names,
+  pageSize,
+  type ReadMessage,
   type ReadRow,
+  type ReadSession,
   type ServerRow,
   type SessionRow,
+  type Size,
   schemaCreation,
   sessionsPerStep,
 } from "./schema.js";
@@ -111,17 +115,18 @@ export class PostgresBackend implements ChatStoreBackend {
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
-    const sql = this.#sql;
     const { limit } = range;
-    const all = limit === undefined;
-    const [statement, anchor] =
+    const size = limit === undefined ? "All" : sizeOf(limit);
+    const [place, anchor] =
       "before" in range
-        ? [all ? sql.readAllBefore : sql.readBefore, range.before]
+        ? (["Before", [range.before]] as const)
         : "after" in range
-          ? [all ? sql.readAllAfter : sql.readAfter, range.after]
-          : [all ? sql.readAll : range.from === "start" ? sql.readOldest : sql.readNewest, null];
-    const rows = await this.#connected.read(signal, statement, key.id, limit ?? null, anchor);
-    return toSnapshot(rows, anchor !== null);
+          ? (["After", [range.after]] as const)
+          : ([range.from === "start" ? "Oldest" : "Newest", []] as const);
+    const statement = this.#sql[`read${size}${place}`];
+    const parameters = limit === undefined ? anchor : [limit, ...anchor];
+    const rows = await this.#connected.read(signal, statement, key.id, ...parameters);
+    return toSnapshot(key, rows);
   }
 
   async append(
@@ -201,6 +206,7 @@ export class PostgresBackend implements ChatStoreBackend {
   async list(query: ListQuery, signal: AbortSignal) {
     const { limit, cursor } = query;
     const sql = this.#sql;
+    const size = sizeOf(limit);
     if ("scope" in query) {
       const { tenant, user } = query.scope;
       const [time, key] =
@@ -209,7 +215,7 @@ export class PostgresBackend implements ChatStoreBackend {
           : decodeCursor(cursor, ["number", "string"]);
       const rows = await this.#connected.read(
         signal,
-        sql.listOfUser,
+        sql[`list${size}OfUser`],
         tenant,
         user,
         time,
@@ -222,8 +228,8 @@ export class PostgresBackend implements ChatStoreBackend {
     const [id] = cursor === undefined ? [0] : decodeCursor(cursor, ["number"]);
     const rows =
       tenant === undefined
-        ? await this.#connected.read(signal, sql.listAll, id, limit)
-        : await this.#connected.read(signal, sql.listOfTenant, tenant, id, limit);
+        ? await this.#connected.read(signal, sql[`list${size}`], id, limit)
+        : await this.#connected.read(signal, sql[`list${size}OfTenant`], tenant, id, limit);
     return toPage(rows, limit, (last) => [last.id]);
   }
 
@@ -313,19 +319,24 @@ export class PostgresBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
     try {
-      const { rows } = await this.#connected.write(
-        signal,
-        this.#sql.append,
-        ...keyColumns(key),
-        write.next,
-        write.ifVersion === null ? "" : (write.ifVersion ?? null),
-        write.ttlMs ?? null,
-        String(this.#timeout),
-        ...messageColumns(records),
-      );
-      return (
-        rows[0] && { status: "applied", version: write.next, messageCount: rows[0].messageCount }
-      );
+      const { append, appendAt } = this.#sql;
+      const { next, ifVersion, ttlMs = null } = write;
+      const rest = [ttlMs, String(this.#timeout), ...messageColumns(records)] as const;
+      const { rows } =
+        typeof ifVersion === "string"
+          ? await this.#connected.write(signal, appendAt, key.id, next, ifVersion, ...rest)
+          : await this.#connected.write(
+              signal,
+              append,
+              key.id,
+              next,
+              ifVersion === undefined,
+              ...rest,
+              key.tenant,
+              key.user,
+              key.conversation,
+            );
+      return rows[0] && { status: "applied", version: next, messageCount: rows[0].messageCount };
     } catch (error) {
       // An id that is there; or a race, where the database's default isolation is stricter.
       const state = sqlState(error);
@@ -472,17 +483,25 @@ function* portions(records: readonly MessageRecord[]): Iterable<readonly Message
   if (start < records.length) yield records.slice(start);
 }
 
-function toSnapshot(rows: readonly ReadRow[], anchored: boolean) {
-  const head = rows.find(({ seq }) => seq === null);
-  if (head === undefined) return undefined;
-  const { anchor, state, ...session } = JSON.parse(head.data) as Omit<SessionRecord, "state"> & {
-    readonly anchor: number | null;
-    readonly state: SessionRecord["state"] | null;
-  };
-  if (anchored && anchor === null) return "missing" as const;
-  // SQL promises no order for the two halves, and one that pages backwards comes backwards.
-  const records = rows.filter((row) => row !== head).sort((a, b) => Number(a.seq) - Number(b.seq));
-  return { session: { ...session, state: state ?? {} }, records };
+/** Which statement serves a limit. */
+function sizeOf(limit: number): Size {
+  return limit <= pageSize ? "Page" : "Many";
+}
+
+function toSnapshot(key: Key, rows: readonly ReadRow[]) {
+  let session: ReadSession | undefined;
+  const state: Record<string, string> = {};
+  const records: ReadMessage[] = [];
+  for (const row of rows) {
+    if (row.seq !== null) records.push(row);
+    else if (row.id !== null) state[row.id] = row.data;
+    else session = JSON.parse(row.data);
+  }
+  if (session === undefined) return undefined;
+  if (session.anchor === null) return "missing" as const;
+  // SQL promises no order of the kinds, and one page comes backwards.
+  records.sort((a, b) => a.seq - b.seq);
+  return { session: { ...session, key: key.id, state }, records };
 }
 
 function toPage(

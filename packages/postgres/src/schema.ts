@@ -89,9 +89,17 @@ export interface StandingRow {
   readonly digests: string | null;
 }
 
-/** The session, in the row without `seq`, as JSON in `data`; then messages. */
-export interface ReadRow extends Omit<MessageRecord, "fresh"> {
-  readonly seq: number | null;
+/** What a read finds: the session, as JSON of {@link ReadSession}; entries of its state; messages. */
+export type ReadRow =
+  | { readonly seq: null; readonly id: null; readonly data: string }
+  | { readonly seq: null; readonly id: string; readonly data: string }
+  | ReadMessage;
+export interface ReadMessage extends Omit<MessageRecord, "fresh"> {
+  readonly seq: number;
+}
+export interface ReadSession extends Omit<SessionRecord, "key" | "state"> {
+  /** Where the message is that the page is next to; `null`: it is gone. */
+  readonly anchor?: number | null;
 }
 
 export interface ServerRow {
@@ -119,46 +127,128 @@ type MessageColumns = [
   createdAt: readonly number[],
 ];
 type KeyColumns = [key: string, tenant: string, user: string, conversation: string];
+type AppendColumns<Condition> = [
+  key: string,
+  next: Version,
+  condition: Condition,
+  ttlMs: number | null,
+  lockTimeout: string,
+  ...MessageColumns,
+];
 
 /** The engine's clock, not now(): that is when the transaction began, and it may have waited for a lock since. */
 const clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-const isLive = `(expires_at IS NULL OR expires_at > ${clock})`;
-const sessionColumns = `id, key, version, message_count AS "messageCount", created_at AS "createdAt",
+const isLive = `(s.expires_at IS NULL OR s.expires_at > ${clock})`;
+const sessionColumns = `version, message_count AS "messageCount", s.created_at AS "createdAt",
   updated_at AS "updatedAt", expires_at AS "expiresAt", title`;
+const rowColumns = `id, key, ${sessionColumns}`;
 const maxSeq = 2n ** 63n - 1n;
-const stateOf = (condition: string) => `
-    (SELECT json_object_agg(name, data::text) FROM {state} AS e WHERE e.session = s.id${condition})`;
 
 /**
- * One statement, and so one snapshot: the session, and its messages on one side of a point.
+ * An append in one statement. `session` waits for the row's lock, then looks at the row again and counts on from what is
+ * there, so numbers become visible in their order. No row comes back, and nothing is written, when the session is not as
+ * required; an id that is there already is a unique violation. Both need a closer look: see `claim`.
+ */
+function append(session: string): string {
+  return `
+    WITH session AS (${session}
+      RETURNING id, message_count, last_seq
+    ), added AS (
+      INSERT INTO {messages} (session, seq, id, digest, data, created_at)
+      SELECT session.id, session.last_seq - cardinality($6::text[]) + m.place,
+        m.id, m.digest, m.data::json, m.created_at
+      FROM session, unnest($6::text[], $7::text[], $8::text[], $9::bigint[])
+        WITH ORDINALITY AS m (id, digest, data, created_at, place)
+    )
+    SELECT message_count AS "messageCount" FROM session`;
+}
+const appended = `version = $2, updated_at = ${clock},
+        message_count = s.message_count + cardinality($6::text[]),
+        last_seq = s.last_seq + cardinality($6::text[]),
+        expires_at = CASE WHEN $4::bigint IS NULL THEN s.expires_at ELSE ${clock} + $4::bigint END`;
+/** Holds for the statement: its transaction is its own. */
+const lockTimeout = "(SELECT set_config('lock_timeout', $5, true)) IS NOT NULL";
+
+/** Reads and lists exist for so many rows at most (`Page`), and for any number (`Many`). */
+export const pageSize = 100;
+export type Size = "Page" | "Many";
+
+/**
+ * The first rows of a query, as many as the parameter `limit` says.
+ *
+ * The planner takes an unknown limit for a tenth of all rows. So a plan that does for every limit looks dear to it, and it
+ * would make a new one for each execution, which takes longer than the execution. The constant tells it that there are few.
+ */
+function first(size: Size, limit: string, query: string): string {
+  return size === "Many"
+    ? `${query} LIMIT ${limit}`
+    : `SELECT * FROM (${query} LIMIT ${pageSize}) AS few LIMIT ${limit}`;
+}
+
+/**
+ * One statement, and so one snapshot: the session, its state, and its messages on one side of a point. Parameters are the
+ * session's key; unless all are asked for, the limit; and, next to an anchor, the id of that message.
  *
  * A limited page is a walk along the primary key, past the end of the session, cut to the session afterwards. Asked for
  * one session in order, a planner that expects it to be short would fetch all of it and sort.
- *
- * @param point The sequence number to begin next to. `anchor` is that of the message $3.
  */
-function read(direction: ">" | "<", point: string, limited: boolean): string {
+function read(size: Size | "All", direction: ">" | "<", from: "end" | "anchor") {
+  const anchored = from === "anchor";
+  const id = size === "All" ? "$2" : "$3";
+  const point = anchored ? "anchor.seq" : direction === ">" ? "0" : `${maxSeq}`;
   const order = direction === ">" ? "ASC" : "DESC";
-  const id = "(SELECT id FROM session)";
-  const rows = limited
-    ? `(SELECT * FROM {messages} WHERE (session, seq) ${direction} (${id}, ${point})
-        ORDER BY session ${order}, seq ${order} LIMIT $2) AS walk WHERE session = ${id}`
-    : `{messages} WHERE session = ${id} AND seq ${direction} ${point} AND $2::bigint IS NULL`;
-  return `
-    WITH session AS (
-      SELECT ${sessionColumns}, ${stateOf("")} AS state
-      FROM {sessions} AS s WHERE key = $1 AND ${isLive}
-    ), anchor AS (
-      SELECT seq FROM {messages} WHERE session = ${id} AND id = $3::text
-    )
-    SELECT NULL::bigint AS seq, NULL AS id, NULL AS digest, row_to_json(one)::text AS data,
-      NULL::bigint AS "createdAt"
-    FROM (SELECT session.*, (SELECT seq FROM anchor) AS anchor FROM session) AS one
-    UNION ALL
-    SELECT seq, id, digest, data::text, created_at FROM ${rows}`;
+  const walk = `SELECT * FROM {messages} WHERE (session, seq) ${direction} (s.id, ${point})
+        ORDER BY session ${order}, seq ${order}`;
+  // All of them in order, too: by the index that follows the table's pages.
+  const messages =
+    size === "All"
+      ? `{messages} WHERE session = s.id AND seq ${direction} ${point} ORDER BY seq`
+      : `(${first(size, "$2", walk)}) AS walk WHERE session = s.id`;
+  return sql<[key: string, ...(number | string)[]], ReadRow>(`
+    SELECT part.* FROM {sessions} AS s
+    ${anchored ? `LEFT JOIN {messages} AS anchor ON anchor.session = s.id AND anchor.id = ${id}` : ""}
+    CROSS JOIN LATERAL (
+      SELECT NULL::bigint AS seq, NULL AS id, NULL AS digest, row_to_json(one) AS data,
+        NULL::bigint AS "createdAt"
+      FROM (SELECT ${sessionColumns}${anchored ? ", anchor.seq AS anchor" : ""}) AS one
+      UNION ALL
+      SELECT NULL, name, NULL, data, NULL FROM {state} AS e WHERE e.session = s.id
+      UNION ALL
+      (SELECT seq, id, digest, data, created_at FROM ${messages})
+    ) AS part WHERE key = $1 AND ${isLive}`);
 }
-type ReadParameters = [key: string, limit: number | null, anchor: string | null];
-const anchor = "(SELECT seq FROM anchor)";
+
+// Walks, too. The planner is not to know where they begin: it would think little to be left there.
+function listOfUser(size: Size) {
+  const walk = `
+      SELECT * FROM {sessions} AS s
+      WHERE (tenant, user_id, updated_hour) <=
+          ((SELECT $1::text), (SELECT $2::text), (SELECT $3::bigint / 3600000))
+        AND ((tenant, user_id) <> ($1, $2)
+          OR (updated_at < $3 OR updated_at = $3 AND key > $4) AND ${isLive})
+      ORDER BY tenant DESC, user_id DESC, updated_hour DESC, updated_at DESC, key`;
+  return sql<
+    [tenant: string, user: string, updatedAt: number, key: string, limit: number],
+    SessionRow
+  >(`
+    SELECT ${rowColumns} FROM (${first(size, "$5", walk)}) AS s
+    WHERE tenant = $1 AND user_id = $2 ORDER BY updated_at DESC, key`);
+}
+
+function listOfTenant(size: Size) {
+  const walk = `
+      SELECT * FROM {sessions} AS s WHERE (tenant, id) > ((SELECT $1::text), (SELECT $2::bigint))
+        AND (tenant <> $1 OR ${isLive})
+      ORDER BY tenant, id`;
+  return sql<[tenant: string, after: number, limit: number], SessionRow>(`
+    SELECT ${rowColumns} FROM (${first(size, "$3", walk)}) AS s WHERE tenant = $1 ORDER BY id`);
+}
+
+function list(size: Size) {
+  const all = `
+    SELECT ${rowColumns} FROM {sessions} AS s WHERE id > $1 AND ${isLive} ORDER BY id`;
+  return sql<[after: number, limit: number], SessionRow>(first(size, "$2", all));
+}
 
 /**
  * Take sessions out of everybody's sight, by expiring them: what then happens to their messages, nobody sees. An append
@@ -167,7 +257,7 @@ const anchor = "(SELECT seq FROM anchor)";
 function condemn(which: string): string {
   return `
     WITH doomed AS (
-      SELECT id, message_count AS "messageCount", ${isLive} AS live FROM {sessions} WHERE ${which}
+      SELECT id, message_count AS "messageCount", ${isLive} AS live FROM {sessions} AS s WHERE ${which}
     ), condemned AS (
       UPDATE {sessions} SET expires_at = 0 WHERE id = ANY(ARRAY(SELECT id FROM doomed))
     )
@@ -199,52 +289,25 @@ export const statements = {
       AND CASE WHEN $2::text IS NULL THEN nspname = ANY(current_schemas(false)) ELSE nspname = $2 END`),
   findSchema: sql<[name: string]>("SELECT FROM pg_namespace WHERE nspname = $1"),
 
-  /**
-   * An append in one statement. The update waits for the row's lock, then looks at the row again and counts on from what
-   * is there, so numbers become visible in their order. No row comes back, and nothing is written, when the session is
-   * not as required; an id that is there already is a unique violation. Both need a closer look: see `claim`.
-   *
-   * $6 is the version required; empty: none, the session must be absent. The lock's timeout holds for this statement.
-   */
+  /** `mayExist`: otherwise the session must be absent. */
   append: sql<
-    [
-      ...KeyColumns,
-      next: Version,
-      required: Version | null,
-      ttlMs: number | null,
-      lockTimeout: string,
-      ...MessageColumns,
-    ],
+    [...AppendColumns<boolean>, tenant: string, user: string, conversation: string],
     { messageCount: number }
-  >(`
-    WITH updated AS (
-      UPDATE {sessions} SET version = $5, updated_at = ${clock},
-        message_count = message_count + cardinality($9::text[]),
-        last_seq = last_seq + cardinality($9::text[]),
-        expires_at = CASE WHEN $7::bigint IS NULL THEN expires_at ELSE ${clock} + $7::bigint END
-      WHERE key = $1 AND version <> $5 AND ($6::text IS NULL OR version = $6::text) AND ${isLive}
-        AND (SELECT set_config('lock_timeout', $8, true)) IS NOT NULL
-      RETURNING id, message_count, last_seq
-    ), created AS (
-      INSERT INTO {sessions} (key, tenant, user_id, conversation, version, message_count, last_seq,
-        created_at, updated_at, expires_at)
-      SELECT $1, $2, $3, $4, $5, cardinality($9::text[]), cardinality($9::text[]),
-        time.now, time.now, time.now + $7::bigint
-      FROM (SELECT ${clock} AS now) AS time
-      WHERE ($6::text IS NULL OR $6::text = '') AND NOT EXISTS (SELECT FROM updated)
-        AND (SELECT set_config('lock_timeout', $8, true)) IS NOT NULL
-      ON CONFLICT (key) DO NOTHING
-      RETURNING id, message_count, last_seq
-    ), session AS (
-      SELECT * FROM updated UNION ALL SELECT * FROM created
-    ), added AS (
-      INSERT INTO {messages} (session, seq, id, digest, data, created_at)
-      SELECT session.id, session.last_seq - cardinality($9::text[]) + m.place,
-        m.id, m.digest, m.data::json, m.created_at
-      FROM session, unnest($9::text[], $10::text[], $11::text[], $12::bigint[])
-        WITH ORDINALITY AS m (id, digest, data, created_at, place)
-    )
-    SELECT message_count AS "messageCount" FROM session`),
+  >(
+    append(`
+      INSERT INTO {sessions} AS s (key, tenant, user_id, conversation, version, message_count,
+        last_seq, created_at, updated_at, expires_at)
+      SELECT $1, $10, $11, $12, $2, cardinality($6::text[]), cardinality($6::text[]),
+        time.now, time.now, time.now + $4::bigint
+      FROM (SELECT ${clock} AS now) AS time WHERE ${lockTimeout}
+      ON CONFLICT (key) DO UPDATE SET ${appended} WHERE s.version <> $2 AND $3 AND ${isLive}`),
+  ),
+  /** To a session that has the version `required`. */
+  appendAt: sql<AppendColumns<Version>, { messageCount: number }>(
+    append(`
+      UPDATE {sessions} AS s SET ${appended}
+      WHERE key = $1 AND version = $3 AND version <> $2 AND ${isLive} AND ${lockTimeout}`),
+  ),
 
   /**
    * Lock the session's row, whether it is there or not. An absent one is inserted, without a version, and its id returned.
@@ -256,13 +319,15 @@ export const statements = {
     VALUES ($1, $2, $3, $4, '', 0, 0, 0, 0)
     ON CONFLICT (key) DO UPDATE SET version = excluded.version WHERE false
     RETURNING id`),
+  /** How many ids there are is hidden from the planner, which would make a plan for each number. */
   findStanding: sql<
     [key: string, messages: readonly string[], entries: readonly string[]],
     StandingRow
   >(`
     SELECT id, version, message_count AS "messageCount", last_seq AS "lastSeq", title,
-      ${isLive} AS live, ${stateOf(" AND name = ANY($3::text[])")}::text AS state,
-      (SELECT json_object_agg(wanted.id, found.digest) FROM unnest($2::text[]) AS wanted (id),
+      ${isLive} AS live, (SELECT json_object_agg(name, data::text) FROM {state} AS e
+        WHERE e.session = s.id AND name = ANY($3::text[]))::text AS state,
+      (SELECT json_object_agg(wanted.id, found.digest) FROM unnest((SELECT $2::text[])) AS wanted (id),
         LATERAL (SELECT digest FROM {messages} AS m
           WHERE m.session = s.id AND m.id = wanted.id OFFSET 0) AS found)::text AS digests
     FROM {sessions} AS s WHERE key = $1`),
@@ -310,36 +375,25 @@ export const statements = {
     "DELETE FROM {state} WHERE session = $1 AND name = $2",
   ),
 
-  readAll: sql<ReadParameters, ReadRow>(read(">", "0", false)),
-  readAllAfter: sql<ReadParameters, ReadRow>(read(">", anchor, false)),
-  readAllBefore: sql<ReadParameters, ReadRow>(read("<", anchor, false)),
-  readOldest: sql<ReadParameters, ReadRow>(read(">", "0", true)),
-  readNewest: sql<ReadParameters, ReadRow>(read("<", `${maxSeq}`, true)),
-  readAfter: sql<ReadParameters, ReadRow>(read(">", anchor, true)),
-  readBefore: sql<ReadParameters, ReadRow>(read("<", anchor, true)),
+  readAllOldest: read("All", ">", "end"),
+  readAllNewest: read("All", ">", "end"),
+  readAllAfter: read("All", ">", "anchor"),
+  readAllBefore: read("All", "<", "anchor"),
+  readPageOldest: read("Page", ">", "end"),
+  readPageNewest: read("Page", "<", "end"),
+  readPageAfter: read("Page", ">", "anchor"),
+  readPageBefore: read("Page", "<", "anchor"),
+  readManyOldest: read("Many", ">", "end"),
+  readManyNewest: read("Many", "<", "end"),
+  readManyAfter: read("Many", ">", "anchor"),
+  readManyBefore: read("Many", "<", "anchor"),
 
-  // Walks, as above. The planner is not to know where they begin: it would think little to be left there.
-  listOfUser: sql<
-    [tenant: string, user: string, updatedAt: number, key: string, limit: number],
-    SessionRow
-  >(`
-    SELECT ${sessionColumns} FROM (
-      SELECT * FROM {sessions}
-      WHERE (tenant, user_id, updated_hour) <=
-          ((SELECT $1::text), (SELECT $2::text), (SELECT $3::bigint / 3600000))
-        AND ((tenant, user_id) <> ($1, $2)
-          OR (updated_at < $3 OR updated_at = $3 AND key > $4) AND ${isLive})
-      ORDER BY tenant DESC, user_id DESC, updated_hour DESC, updated_at DESC, key LIMIT $5
-    ) AS walk WHERE tenant = $1 AND user_id = $2 ORDER BY updated_at DESC, key`),
-  listOfTenant: sql<[tenant: string, after: number, limit: number], SessionRow>(`
-    SELECT ${sessionColumns} FROM (
-      SELECT * FROM {sessions} WHERE (tenant, id) > ((SELECT $1::text), (SELECT $2::bigint))
-        AND (tenant <> $1 OR ${isLive})
-      ORDER BY tenant, id LIMIT $3
-    ) AS walk WHERE tenant = $1 ORDER BY id`),
-  listAll: sql<[after: number, limit: number], SessionRow>(`
-    SELECT ${sessionColumns} FROM {sessions}
-    WHERE id > $1 AND ${isLive} ORDER BY id LIMIT $2`),
+  listPageOfUser: listOfUser("Page"),
+  listManyOfUser: listOfUser("Many"),
+  listPageOfTenant: listOfTenant("Page"),
+  listManyOfTenant: listOfTenant("Many"),
+  listPage: list("Page"),
+  listMany: list("Many"),
 
   // In the order of their ids: two that condemn the same sessions would otherwise wait for each other.
   condemnSession: sql<[key: string], Condemned>(condemn("key = $1 FOR UPDATE")),

@@ -33,8 +33,8 @@ await withEngine(
       await sql(url, "VACUUM ANALYZE");
       /** Round trips, rows that are read, bytes of the log that are written. */
       const most: Record<string, [() => Promise<unknown>, number, number, number]> = {
-        "append one": [() => store.addMessage(key, say()), 1, 2, 1_500],
-        "append three": [() => store.addMessages(key, [say(), say(), say()]), 1, 4, 3_000],
+        "append one": [() => store.addMessage(key, say()), 1, 2, 1_200],
+        "append three": [() => store.addMessages(key, [say(), say(), say()]), 1, 4, 2_800],
         "newest 20": [() => store.getMessages(key, { last: 20 }), 1, 21, 0],
         "page of 20": [() => store.getMessages(key, { before: "m1000", limit: 20 }), 1, 22, 0],
         session: [() => store.getSession(key), 1, 1, 0],

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { ConformanceHooks } from "@chatstore/core/conformance";
 import type { TcpProxy } from "@chatstore/engines";
-import { Client, escapeIdentifier, type QueryResultRow } from "pg";
+import { Client, escapeIdentifier, escapeLiteral, type QueryResultRow } from "pg";
 
 /** Run statements beside the store, on a connection of their own. */
 export async function sql<Row extends QueryResultRow>(
@@ -41,10 +41,14 @@ export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
     },
 
     async tamper(schema, search, replacement) {
-      const messages = tableOf(schema, "chatstore_messages");
+      const [from, to] = [search, replacement].map(escapeLiteral);
       // The column's type refuses what is not JSON; a damaged disk does not ask it.
-      await sql(url, `ALTER TABLE ${messages} ALTER data TYPE text`);
-      await sql(url, `UPDATE ${messages} SET data = replace(data, $1, $2)`, [search, replacement]);
+      await sql(
+        url,
+        `BEGIN; CREATE CAST (text AS json) WITHOUT FUNCTION;
+        UPDATE ${tableOf(schema, "chatstore_messages")} SET data = replace(data::text, ${from}, ${to})::json;
+        DROP CAST (text AS json); COMMIT`,
+      );
     },
 
     async cutConnections() {

@@ -232,7 +232,8 @@ await withEngine(
       const message = [["new"], ["d"], ["{}"], [1]];
       /** Every statement that a long history or many sessions could make slow. Parameters as in schema.ts. */
       const calls: readonly [keyof typeof statements, unknown[]][] = [
-        ["append", [long, "acme", "alice", "7", "next", null, null, "5000", ...message]],
+        ["append", [long, "next", true, null, "5000", ...message, "acme", "alice", "7"]],
+        ["appendAt", [long, "next", "v", null, "5000", ...message]],
         ["claim", [long, "acme", "alice", "7"]],
         ["findStanding", [long, ["m5", "m6"], ["llamaindex"]]],
         ["saveSession", [7, "next", 1, 1, null, null, null, null, null]],
@@ -242,15 +243,22 @@ await withEngine(
         ["deleteMessagesAfter", [7, "m49990"]],
         ["setState", [7, "llamaindex", "{}"]],
         ["unsetState", [7, "llamaindex"]],
-        ["readAllAfter", [long, null, "m49990"]],
-        ["readAllBefore", [long, null, "m10"]],
-        ["readOldest", [long, 20, null]],
-        ["readNewest", [long, 20, null]],
-        ["readAfter", [long, 20, "m25000"]],
-        ["readBefore", [long, 20, "m25000"]],
-        ["listOfUser", ["acme", "alice", 2500 * 60_000, "", 20]],
-        ["listOfTenant", ["z", 0, 20]],
-        ["listAll", [100, 20]],
+        ["readAllAfter", [long, "m49990"]],
+        ["readAllBefore", [long, "m10"]],
+        ["readPageOldest", [long, 20]],
+        ["readPageNewest", [long, 20]],
+        ["readPageAfter", [long, 20, "m25000"]],
+        ["readPageBefore", [long, 20, "m25000"]],
+        ["readManyOldest", [long, 200]],
+        ["readManyNewest", [long, 200]],
+        ["readManyAfter", [long, 200, "m25000"]],
+        ["readManyBefore", [long, 200, "m25000"]],
+        ["listPageOfUser", ["acme", "alice", 2500 * 60_000, "", 20]],
+        ["listManyOfUser", ["acme", "alice", 2500 * 60_000, "", 200]],
+        ["listPageOfTenant", ["z", 0, 20]],
+        ["listManyOfTenant", ["z", 0, 200]],
+        ["listPage", [100, 20]],
+        ["listMany", [100, 200]],
         ["condemnSession", [long]],
         ["condemnUser", ["z", "5"]],
         ["condemnExpired", []],
@@ -259,7 +267,7 @@ await withEngine(
       ];
 
       test.each(["before", "after"])(
-        "no statement scans a table, %s ANALYZE",
+        "no statement scans a table, or is planned again and again, %s ANALYZE",
         async (when) => {
           const url = await newDatabase();
           await open({ url }).open();
@@ -270,18 +278,33 @@ await withEngine(
           onTestFinished(() => client.end());
           const slow: string[] = [];
           for (const [name, parameters] of calls) {
-            for (const mode of ["force_custom_plan", "force_generic_plan"]) {
-              await client.query(`BEGIN; SET LOCAL plan_cache_mode = ${mode}`);
+            const given = parameters.length === 0 ? "" : `(${parameters.map(literal).join()})`;
+            const explain = async (options: string, settings: string, times: number) => {
+              await client.query(`BEGIN; ${settings}`);
               await client.query(`PREPARE statement AS ${named(statements[name], names)}`);
-              const given = parameters.map(literal).join();
-              const { rows } = await client.query<{ "QUERY PLAN": string }>(
-                `EXPLAIN (ANALYZE, TIMING OFF) EXECUTE statement${given === "" ? "" : `(${given})`}`,
+              let plan = "";
+              for (let n = 0; n < times; n++) {
+                const { rows } = await client.query<{ "QUERY PLAN": string }>(
+                  `EXPLAIN ${options} EXECUTE statement${given}`,
+                );
+                plan = rows.map((row) => row["QUERY PLAN"]).join("\n");
+              }
+              const { rows } = await client.query<{ custom: number }>(
+                "SELECT custom_plans::int AS custom FROM pg_prepared_statements",
               );
               await client.query("ROLLBACK; DEALLOCATE statement");
-              const plan = rows.map((row) => row["QUERY PLAN"]).join("\n");
+              return { plan, custom: rows[0]?.custom };
+            };
+            for (const mode of ["force_custom_plan", "force_generic_plan"]) {
+              const settings = `SET LOCAL plan_cache_mode = ${mode}`;
+              const { plan } = await explain("(ANALYZE, TIMING OFF)", settings, 1);
               if (/Seq Scan/.test(plan) || rowsIn(plan) > 500)
                 slow.push(`${name}, ${mode}:\n${plan}`);
             }
+            // PostgreSQL tries five times what the parameters' values are good for. Many rows take longer than their plan.
+            const { plan, custom = 0 } = await explain("", "", 7);
+            if (when === "after" && custom > 5 && !/Many|delete/.test(name))
+              slow.push(`${name}, planned anew:\n${plan}`);
           }
           expect(slow.join("\n\n")).toBe("");
         },
@@ -353,7 +376,7 @@ await withEngine(
 
 function literal(value: unknown): string {
   if (value === null) return "NULL";
-  if (typeof value === "number") return String(value);
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
   const items = Array.isArray(value) ? value.map((item) => JSON.stringify(String(item))) : [];
   return Array.isArray(value) ? `'{${items.join()}}'` : `'${String(value)}'`;
 }
