@@ -130,7 +130,12 @@ function publish(report: Report, { json, backend, work }: Options): void {
       writeFileSync(join(chartFolder, `${name}.svg`), svg);
     }
   }
-  console.log(json ? JSON.stringify(report.entries, null, 2) : toTable(report));
+  console.log(json ? toLines(report.entries) : toTable(report));
+}
+
+/** One array, an entry on each line. */
+function toLines(entries: readonly Entry[]): string {
+  return `[\n${entries.map((entry) => JSON.stringify(entry)).join(",\n")}\n]`;
 }
 
 async function main(): Promise<void> {
