@@ -8,7 +8,7 @@ import { type BackendName, backends } from "./backends.js";
 import type { Entry } from "./entry.js";
 import type { Effort } from "./measure.js";
 import { installPeers } from "./peers/packages.js";
-import { type EngineReport, machine, type Report, toCharts, toTable } from "./report.js";
+import { type EngineReport, machine, type Report, toCharts, toPage, toTable } from "./report.js";
 import { coreWorks, works } from "./works/index.js";
 
 const usage = `pnpm bench [--quick] [--peers] [--json] [--backend names] [--work names]
@@ -126,6 +126,7 @@ function publish(report: Report, { json, backend, work }: Options): void {
   if (backend === undefined && work === undefined) {
     writeFileSync(join(folder, "results.json"), `${JSON.stringify(report, null, 2)}\n`);
     mkdirSync(chartFolder, { recursive: true });
+    writeFileSync(join(chartFolder, "results.md"), toPage(report));
     for (const [name, svg] of toCharts(report.entries)) {
       writeFileSync(join(chartFolder, `${name}.svg`), svg);
     }

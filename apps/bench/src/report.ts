@@ -40,45 +40,79 @@ export function machine(): string {
   return `${cpus().length} × ${first?.model.trim()}, ${memory}, ${system}, Node ${process.version}${disk}`;
 }
 
+const columns = ["backend", "work", "history", "ours", "raw", "ratio", "target", ""];
+
 export function toTable({ machine, engines, entries, quick }: Report): string {
   const table = new Table({
-    head: ["backend", "work", "history", "ours", "raw", "ratio", "target", ""],
+    head: columns,
     style: { head: [], border: [], compact: true },
     colAligns: ["left", "left", "right", "right", "right", "right", "right", "left"],
   });
-  for (const entry of entries) {
-    const { backend, work, history, ours, raw, ratio, target, spread, note = "" } = entry;
-    const show = (value: number | null | undefined, name = "") => {
-      if (value === null || value === undefined) return "";
-      const quartiles = spread?.[name]?.map((one) => format(one, entry.unit));
-      return format(value, entry.unit) + (quartiles ? ` (${quartiles.join("–")})` : "");
-    };
-    table.push([
-      backend,
-      work,
-      history === null ? "" : history.toLocaleString("en"),
-      show(ours, "ours"),
-      show(raw, "raw"),
-      ratio === null ? "" : `${ratio < 0.1 ? ratio.toPrecision(1) : ratio.toFixed(2)} ×`,
-      show(target),
-      [misses(entry) ? "MISSED" : "", note].filter((part) => part !== "").join("; "),
-    ]);
-  }
-  const about = engines.map(({ backend, version, durability = {}, skipped }) => {
-    if (skipped !== undefined) return `${backend}: SKIPPED: ${skipped}`;
-    const settings = Object.entries(durability).map(
-      ([name, { survives, settings }]) => `a write of ${name} survives ${survives} (${settings})`,
-    );
-    return `${backend}: ${version}; ${settings.join(", ")}`;
-  });
+  table.push(...entries.map(toRow));
   return [
     machine,
-    ...about,
-    `Medians (and quartiles), by turns in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
-      "Target: the most that ours may be.",
+    ...engines.map(describe),
+    howMeasured(quick),
     table.toString(),
     ...(entries.some(({ peers }) => peers) ? [toPeerTable(entries, engines)] : []),
   ].join("\n");
+}
+
+/** The same as a page of the docs. */
+export function toPage({ machine, engines, entries, quick }: Report): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  return [
+    "# Benchmark results",
+    "",
+    "Written by `pnpm bench`, which is described in [performance.md](../performance.md). Do not edit.",
+    "",
+    ...[machine, ...engines.map(describe)].map((about) => `- ${about}`),
+    "",
+    howMeasured(quick),
+    "",
+    line(columns),
+    line(columns.map((_, index) => (index > 1 && index < 7 ? "--:" : "---"))),
+    ...entries.map((entry) => line(toRow(entry))),
+    ...(entries.some(({ peers }) => peers)
+      ? ["", "```text", toPeerTable(entries, engines), "```"]
+      : []),
+    "",
+  ].join("\n");
+}
+
+function howMeasured(quick: boolean): string {
+  return (
+    `Medians (and quartiles), by turns in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
+    "Target: the most that ours may be."
+  );
+}
+
+function toRow(entry: Entry): string[] {
+  const { backend, work, history, ours, raw, ratio, target, spread, note = "" } = entry;
+  const show = (value: number | null | undefined, name = "") => {
+    if (value === null || value === undefined) return "";
+    const quartiles = spread?.[name]?.map((one) => format(one, entry.unit));
+    return format(value, entry.unit) + (quartiles ? ` (${quartiles.join("–")})` : "");
+  };
+  return [
+    backend,
+    work,
+    history === null ? "" : history.toLocaleString("en"),
+    show(ours, "ours"),
+    show(raw, "raw"),
+    ratio === null ? "" : `${ratio < 0.1 ? ratio.toPrecision(1) : ratio.toFixed(2)} ×`,
+    show(target),
+    [misses(entry) ? "MISSED" : "", note].filter((part) => part !== "").join("; "),
+  ];
+}
+
+/** An engine, and what a write on it survives. */
+function describe({ backend, version, durability = {}, skipped }: EngineReport): string {
+  if (skipped !== undefined) return `${backend}: SKIPPED: ${skipped}`;
+  const settings = Object.entries(durability).map(
+    ([name, { survives, settings }]) => `a write of ${name} survives ${survives} (${settings})`,
+  );
+  return `${backend}: ${version}; ${settings.join(", ")}`;
 }
 
 /** What the peers take, how many times ours that is, who takes less than ours, and why others have nothing to show. */
