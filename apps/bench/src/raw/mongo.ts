@@ -5,7 +5,7 @@
  * - Order: the places. Unique ids: the index on `_id`, which holds session and id.
  * - Only the insert waits for the journal: what was written before it is in the journal before it.
  * - A batch is not atomic here: MongoDB changes one document atomically, and a standalone server has no transactions. To be
- *   atomic it would have to do more.
+ *   atomic it would have to do more. For the same reason a message can turn up before one that is ahead of it.
  * - Left out: that, digests, compare-and-set, expiry, state, title, giving up in time.
  */
 import { randomUUID } from "node:crypto";
@@ -44,7 +44,7 @@ const durable = {
 /** For clients that do not ask for it themselves. */
 export const { writeConcern } = durable;
 export const journaled: Durability = { survives: "host", settings: 'w: "majority", j: true' };
-const unacknowledged = { writeConcern: { w: 1, j: false } } as const;
+const notYetInTheJournal = { writeConcern: { w: 1, j: false } } as const;
 
 export async function open({ at, namespace }: Place): Promise<Contestant> {
   const client = new MongoClient(at);
@@ -61,7 +61,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     const row = await sessions.findOneAndUpdate(
       { _id: session },
       { $inc: { count: batch.length }, $set: { user, name, version: randomUUID(), updated } },
-      { ...unacknowledged, upsert: true, returnDocument: "after", projection: { count: 1 } },
+      { ...notYetInTheJournal, upsert: true, returnDocument: "after", projection: { count: 1 } },
     );
     const first = (row?.count ?? 0) - batch.length;
     await messages.insertMany(
