@@ -39,9 +39,6 @@ const sessionsPerStep = 100;
 const bucketsPerRequest = 1_000;
 const bucketsPerPurge = 50_000;
 const earliest = new Date(-8.64e15);
-/** Below and above all generations. */
-const lowest = "";
-const highest = "\uffff";
 
 /** Changes keep their place in the log on disk, and on a majority of the members, before they resolve. */
 const durable = {
@@ -64,8 +61,10 @@ interface Collections {
 type Found = Head & {
   readonly isLive: boolean;
   readonly hasRoom: boolean;
-  /** Digests of those of the ids asked for that are stored. */
-  readonly present: ReadonlyMap<string, string>;
+  /** As far as asked for. */
+  readonly messages: readonly Message[];
+  /** Counted ones that were asked for, in order. */
+  readonly buckets: readonly Bucket[];
 };
 
 /** A read met buckets that its head does not count any more. */
@@ -137,9 +136,7 @@ export class MongoBackend implements ChatStoreBackend {
   async read(key: Key, range: Range, signal: AbortSignal) {
     const most = range.limit ?? Number.POSITIVE_INFINITY;
     for (let before: Found | undefined; ; ) {
-      // The newest are at the head's end; other ranges may need any of its messages.
-      const wanted = "from" in range && (range.from === "end" || most === 0) ? most : Infinity;
-      const found = await this.#find(key, { messages: wanted }, signal);
+      const found = await this.#find(key, this.#wantedFor(key, range, most), signal);
       if (!found?.isLive) return undefined;
       const messages = await this.#select(found, range, most, signal);
       if (messages === "missing") return messages;
@@ -160,15 +157,19 @@ export class MongoBackend implements ChatStoreBackend {
   ): Promise<Outcome> {
     const ids = records.filter(({ fresh }) => !fresh).map(({ id }) => id);
     const isFresh = records.length > 0 && ids.length === 0;
+    const wanted = ids.length === 0 ? {} : schema.digestsOf(key.id, ids);
     for (;;) {
       if (isFresh && write.ifVersion !== null) {
         const filter = { version: write.ifVersion ?? { $ne: write.next } };
         const done = await this.#append(key, filter, records, patch, write, signal);
         if (done !== undefined) return done;
       }
-      const found = await this.#find(key, { ids }, signal);
+      const found = await this.#find(key, wanted, signal);
       const current = standing(found);
-      const present = (current && found?.present) ?? new Map<string, string>();
+      const stored = current
+        ? [...current.buckets, current].flatMap(({ messages }) => messages)
+        : [];
+      const present = new Map(stored.map(({ id, digest }) => [id, digest]));
       const verdict = judgeAppend(current, present, records, patch, write);
       if (verdict.status === "unchanged" && verdict.version === write.next) {
         // An earlier attempt began the session anew, and may have left what was there before.
@@ -193,8 +194,7 @@ export class MongoBackend implements ChatStoreBackend {
         continue;
       }
       const { generation, edit, sealed } = found;
-      const isConditional =
-        write.ifVersion !== undefined || added.length === 0 || found.present.size > 0;
+      const isConditional = write.ifVersion !== undefined || added.length === 0 || present.size > 0;
       const filter: Filter<Head> = {
         generation,
         edit,
@@ -208,8 +208,9 @@ export class MongoBackend implements ChatStoreBackend {
   }
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
+    const buckets = schema.bucketsWith(key.id, edit.op === "remove" ? edit.ids : [edit.id]);
     for (let before: Found | undefined; ; ) {
-      const found = await this.#find(key, { messages: Infinity }, signal);
+      const found = await this.#find(key, { messages: "$messages", buckets }, signal);
       const current = standing(found);
       const verdict = judgeVersion(current, write);
       if (verdict?.status === "unchanged") await this.#tidy(key, "unknown", signal);
@@ -348,67 +349,50 @@ export class MongoBackend implements ChatStoreBackend {
     );
   }
 
-  /** The head, with as many of its newest messages as wanted, and with a look for ids. */
+  /**
+   * The head, with those of its messages that the expression gives, and those of its buckets that the stages find.
+   *
+   * The head is read before the buckets: one that is sealed between is one too many, which it does not count, and never one
+   * too few.
+   */
   async #find(
     key: Pick<Key, "id">,
-    want: { readonly messages?: number; readonly ids?: readonly string[] },
+    { messages = [], buckets: stages }: schema.Wanted,
     signal: AbortSignal,
   ): Promise<Found | undefined> {
-    const { messages = 0, ids = [] } = want;
-    const isWanted = { $in: [...ids] };
     const pipeline: Document[] = [
       { $match: { _id: key.id } },
-      { $set: { isLive: schema.isLive, hasRoom: schema.hasRoom } },
+      { $set: { isLive: schema.isLive, hasRoom: schema.hasRoom, messages } },
     ];
-    if (ids.length > 0) {
-      // The head is read before its buckets, so a bucket that is sealed between is one too many, never one too few.
-      pipeline.push(
-        {
-          $set: {
-            inHead: {
-              $map: { input: "$messages", in: { id: "$$this.id", digest: "$$this.digest" } },
-            },
-          },
-        },
-        {
-          $lookup: {
-            from: this.#collections.buckets.collectionName,
-            let: {},
-            pipeline: [
-              { $match: { "_id.session": key.id, "messages.id": isWanted } },
-              { $project: { "messages.id": 1, "messages.digest": 1 } },
-              { $unwind: "$messages" },
-              { $match: { "messages.id": isWanted } },
-            ],
-            as: "inBuckets",
-          },
-        },
-      );
+    if (stages !== undefined) {
+      const coll = this.#collections.buckets.collectionName;
+      pipeline.push({ $unionWith: { coll, pipeline: stages } });
     }
-    if (messages === 0) pipeline.push({ $unset: "messages" });
-    else if (messages < 2 ** 31) {
-      pipeline.push({ $set: { messages: { $slice: ["$messages", -messages] } } });
-    }
-    const [head] = await this.#run(signal, ({ sessions }) =>
-      sessions
-        .aggregate<
-          Omit<Found, "present" | "messages"> & {
-            messages?: Message[];
-            inHead?: Message[];
-            inBuckets?: { _id: BucketId; messages: Message }[];
-          }
-        >(pipeline)
-        .toArray(),
+    const [first, ...rest] = await this.#run(signal, ({ sessions }) =>
+      sessions.aggregate<Document>(pipeline).toArray(),
     );
-    if (head === undefined) return undefined;
-    const { inHead = [], inBuckets = [], ...rest } = head;
-    const asked = new Set(ids);
-    const stored = [
-      ...inHead.filter(({ id }) => asked.has(id)),
-      ...inBuckets.filter(({ _id }) => schema.counts(head, _id)).map(({ messages }) => messages),
-    ];
-    const present = new Map(stored.map(({ id, digest }) => [id, digest]));
-    return { ...rest, messages: head.messages ?? [], present };
+    // Without a head, the first may be a bucket that nobody counts.
+    if (first?.["_id"] !== key.id) return undefined;
+    const head = first as Omit<Found, "buckets">;
+    const buckets = (rest as Bucket[])
+      .filter(({ _id }) => schema.counts(head, _id))
+      .sort((one, other) => one._id.number - other._id.number);
+    return { ...head, buckets };
+  }
+
+  /** What a range needs of head and buckets: all of it, almost always. */
+  #wantedFor(key: Key, range: Range, most: number): schema.Wanted {
+    if ("from" in range) {
+      if (range.from === "start") return { messages: most === 0 ? [] : "$messages" };
+      return { messages: schema.newest(most), buckets: schema.bucketsOfNewest(key.id, most) };
+    }
+    const [id, messages, step] =
+      "before" in range
+        ? ([range.before, schema.around(range.before), -1] as const)
+        : ([range.after, "$messages", 1] as const);
+    const { collectionName } = this.#collections.buckets;
+    const beside = schema.withNeighbour(collectionName, step);
+    return { messages, buckets: [...schema.bucketsWith(key.id, [id]), ...beside] };
   }
 
   /** Append to a head that meets the filter, is live, and has room. `undefined`: it does not. */
@@ -420,26 +404,36 @@ export class MongoBackend implements ChatStoreBackend {
     write: Write,
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
-    const fields = records.length > 0 ? schema.appended(records.map(schema.toMessage)) : {};
+    const messages = records.map(schema.toMessage);
+    const fields = messages.length > 0 ? schema.appended(messages) : {};
     const conditions = records.length > 0 ? [schema.isLive, schema.hasRoom] : [schema.isLive];
     const head = await this.#write(signal, ({ sessions }) =>
       sessions.findOneAndUpdate(
         { ...filter, _id: key.id, $expr: { $and: conditions } },
         schema.change(fields, write, patch),
-        { returnDocument: "after", projection: { messageCount: 1 }, includeResultMetadata: false },
+        {
+          returnDocument: "after",
+          projection: { messageCount: 1, bytes: 1, length: { $size: "$messages" } },
+          includeResultMetadata: false,
+        },
       ),
     );
-    return head === null
-      ? undefined
-      : { status: "applied", version: write.next, messageCount: head.messageCount };
+    if (head === null) return undefined;
+    const { messageCount, length, bytes } = head as Head & { readonly length: number };
+    if (messages.length > 0 && schema.isFull(length, bytes)) {
+      // The messages are stored, whatever becomes of this. When it fails, whoever finds no room does it.
+      await this.#seal(key, signal).catch(() => undefined);
+    }
+    return { status: "applied", version: write.next, messageCount };
   }
 
   /** Move the oldest messages of a full head into buckets, unless somebody else does. */
   async #seal(key: Key, signal: AbortSignal): Promise<void> {
-    const head = await this.#find(key, { messages: Infinity }, signal);
-    if (head === undefined || head.hasRoom) return;
+    const head = await this.#find(key, { messages: "$messages" }, signal);
+    if (head === undefined) return;
     const { generation, edit, sealed } = head;
     const { buckets } = schema.cut(head.messages);
+    if (buckets.length === 0) return;
     await this.#insert(head, edit, sealed, buckets, signal);
     const { matchedCount } = await this.#write(
       signal,
@@ -618,7 +612,7 @@ export class MongoBackend implements ChatStoreBackend {
         signal,
         ({ buckets }) =>
           buckets
-            .find({ _id: { $gte: below(key.id), $lt: above(key.id) } }, { projection: { _id: 1 } })
+            .find({ _id: schema.bucketsOf(key.id) } as Filter<Bucket>, { projection: { _id: 1 } })
             .toArray(),
         outcome,
       );
@@ -718,29 +712,11 @@ export class MongoBackend implements ChatStoreBackend {
   ): Promise<Place | "missing" | typeof moved> {
     const index = head.messages.findIndex((message) => message.id === id);
     if (index >= 0) return { number: head.sealed, index };
-    if (head.sealed === 0) return "missing";
-    const [bucket] = await this.#bucketsWith(head, [id], signal);
-    if (bucket === undefined) return (await this.#isCurrent(head, signal)) ? "missing" : moved;
-    return {
-      number: bucket._id.number,
-      index: bucket.messages.findIndex((message) => message.id === id),
-      bucket,
-    };
-  }
-
-  /** Those counted buckets that hold any of the ids. */
-  async #bucketsWith(
-    head: Found,
-    ids: readonly string[],
-    signal: AbortSignal,
-  ): Promise<readonly Bucket[]> {
-    if (head.sealed === 0) return [];
-    const found = await this.#run(signal, ({ buckets }) =>
-      buckets.find({ "_id.session": head._id, "messages.id": { $in: [...ids] } }).toArray(),
-    );
-    return found
-      .filter(({ _id }) => schema.counts(head, _id))
-      .sort((a, b) => a._id.number - b._id.number);
+    for (const bucket of head.buckets) {
+      const index = bucket.messages.findIndex((message) => message.id === id);
+      if (index >= 0) return { number: bucket._id.number, index, bucket };
+    }
+    return head.sealed === 0 || (await this.#isCurrent(head, signal)) ? "missing" : moved;
   }
 
   /** Whether the head still counts the same buckets. */
@@ -776,7 +752,10 @@ export class MongoBackend implements ChatStoreBackend {
     return all.slice(Math.max(all.length - most, 0));
   }
 
-  /** Counted buckets from `from` up to `end`, from either side, until they hold `most` messages. */
+  /**
+   * Counted buckets from `from` up to `end`, from either side, until they hold `most` messages; of each, at most so many on
+   * that side.
+   */
   async #buckets(
     head: Found,
     from: number,
@@ -787,32 +766,46 @@ export class MongoBackend implements ChatStoreBackend {
   ): Promise<Bucket[] | typeof moved> {
     const found: Bucket[] = [];
     let count = 0;
+    const isEnough = () => found.length >= end - from || count >= most;
+    const next = () => (direction === 1 ? from + found.length : end - 1 - found.length);
+    const take = (bucket: Bucket) => {
+      found.push(bucket);
+      count += bucket.messages.length;
+    };
+    // What came with the head.
+    while (!isEnough()) {
+      const known = head.buckets.find(({ _id }) => _id.number === next());
+      if (known === undefined) break;
+      take(known);
+    }
     const { _id: session, generation } = head;
-    let range: Document = { $gte: { session, generation, number: from } };
-    range["$lt"] = { session, generation, number: end };
-    while (found.length < end - from && count < most) {
+    let range: Document = {
+      $gte: { session, generation, number: direction === 1 ? next() : from },
+      $lt: { session, generation, number: direction === 1 ? end : next() + 1 },
+    };
+    while (!isEnough()) {
+      const left = most - count;
       // No limit is 0.
-      const limit = most === Infinity ? 0 : Math.ceil((most - count) / schema.bucketMessages) + 1;
+      const limit = most === Infinity ? 0 : Math.ceil(left / schema.bucketMessages) + 1;
+      const slice = { messages: { $slice: direction * left } };
       const page = await this.#run(signal, ({ buckets }) =>
         buckets
-          .find({ _id: range } as Filter<Bucket>)
+          .find({ _id: range } as Filter<Bucket>, left < 2 ** 31 ? { projection: slice } : {})
           .sort({ _id: direction })
           .limit(limit)
           .toArray(),
       );
       for (const bucket of page) {
         if (!schema.counts(head, bucket._id)) continue;
-        const expected = direction === 1 ? from + found.length : end - 1 - found.length;
-        if (bucket._id.number !== expected) return moved;
-        found.push(bucket);
-        count += bucket.messages.length;
+        if (bucket._id.number !== next()) return moved;
+        take(bucket);
       }
       const last = page.at(-1);
       if (last === undefined || page.length < limit || limit === 0) break;
       range = { ...range, [direction === 1 ? "$gt" : "$lt"]: last._id };
       if (direction === 1) delete range["$gte"];
     }
-    return found.length < end - from && count < most ? moved : found;
+    return isEnough() ? found : moved;
   }
 
   /** What an edit makes of a session. */
@@ -841,8 +834,7 @@ export class MongoBackend implements ChatStoreBackend {
       };
     }
     const ids = new Set(edit.op === "remove" ? edit.ids : [edit.id]);
-    const holding = ids.size === 0 ? [] : await this.#bucketsWith(head, [...ids], signal);
-    const touched = [head, ...holding].flatMap(({ messages }) =>
+    const touched = [head, ...head.buckets].flatMap(({ messages }) =>
       messages.filter(({ id }) => ids.has(id)),
     );
     // An id that was not found may be in a bucket that another writer has just revised.
@@ -863,7 +855,9 @@ export class MongoBackend implements ChatStoreBackend {
       messageCount: messageCount - (edit.op === "remove" ? touched.length : 0),
       messages: change(head.messages),
     };
-    const revised = holding.map(({ _id, messages }) => [_id.number, change(messages)] as const);
+    const revised = head.buckets.map(
+      ({ _id, messages }) => [_id.number, change(messages)] as const,
+    );
     const tooLarge = revised.find(
       ([, messages]) => schema.sizeOf(messages) > schema.largestBucketBytes,
     )?.[0];
@@ -982,10 +976,6 @@ function incomplete({ id }: Key): CorruptSessionError {
       "with deleteMessages()",
   );
 }
-
-/** Below and above the names of a session's buckets. */
-const below = (session: string) => ({ session, generation: lowest }) as BucketId;
-const above = (session: string) => ({ session, generation: highest }) as BucketId;
 
 function ignoreDuplicate(error: unknown): undefined {
   if (!isDuplicateKey(error)) throw error;

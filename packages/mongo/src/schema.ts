@@ -1,5 +1,5 @@
 /**
- * The stored format: collections, documents, indexes, and every update that changes them.
+ * The stored format: collections, documents, indexes, what finds them, and every update that changes them.
  *
  * MongoDB changes one document atomically, so one document per session, its *head*, is the only authority. It holds the
  * session and its newest messages; older ones are in *buckets*, which are inserted and deleted but never changed. A bucket
@@ -115,13 +115,19 @@ export const bucketIndexes: readonly IndexDescription[] = [
 ];
 
 /** A bucket is complete when it holds so many messages or bytes; the last message may exceed the bytes. */
-export const bucketMessages = 64;
-const bucketBytes = 512 * 1024;
-/** A head is full when it holds so many messages or bytes. A batch may exceed both, once: it fits into 16 MB all the same. */
-const headMessages = 128;
-const headBytes = 1024 * 1024;
+export const bucketMessages = 32;
+const bucketBytes = 64 * 1024;
 /** Sealing leaves so many messages in the head, if their bytes allow: the newest are read from there. */
 const keptMessages = 32;
+/**
+ * Whoever appends and leaves a head as full as this seals it. A standalone server writes the whole head to its journal for
+ * each append: the smaller, the better.
+ */
+const fullMessages = bucketMessages + keptMessages;
+const fullBytes = 128 * 1024;
+/** A head that was not sealed in time takes no more than this. A batch may exceed it, once: it fits into 16 MB all the same. */
+const mostMessages = 128;
+const mostBytes = 1024 * 1024;
 /** Larger than this, no bucket is written: MongoDB takes 16 MB. */
 export const largestBucketBytes = 12 * 1024 * 1024;
 
@@ -147,9 +153,7 @@ export function cut(messages: readonly Message[]): {
   const buckets: (readonly Message[])[] = [];
   let start = 0;
   let bytesLeft = sizeOf(messages);
-  const isTooMuch = () =>
-    messages.length - start >= bucketMessages + keptMessages || bytesLeft >= headBytes;
-  while (isTooMuch()) {
+  while (isFull(messages.length - start, bytesLeft)) {
     let end = start;
     for (let bytes = 0; end - start < bucketMessages && bytes < bucketBytes; end++) {
       bytes += size(messages[end] as Message);
@@ -160,6 +164,11 @@ export function cut(messages: readonly Message[]): {
     start = end;
   }
   return { buckets, rest: messages.slice(start) };
+}
+
+/** Whether a head of so many messages and bytes is to be sealed. */
+export function isFull(length: number, bytes: number): boolean {
+  return length >= fullMessages || bytes >= fullBytes;
 }
 
 /** The `edit` of a counted bucket. */
@@ -207,8 +216,72 @@ export const isLive = {
 export const isExpired = { $not: [isLive] };
 /** The head takes another batch. */
 export const hasRoom = {
-  $and: [{ $lt: [{ $size: "$messages" }, headMessages] }, { $lt: ["$bytes", headBytes] }],
+  $and: [{ $lt: [{ $size: "$messages" }, mostMessages] }, { $lt: ["$bytes", mostBytes] }],
 };
+
+/** What is read of a session beside its head's other fields. */
+export interface Wanted {
+  /** An expression that gives the head's messages. Default: none of them. */
+  readonly messages?: unknown;
+  /** Stages on the collection of buckets, which give buckets. */
+  readonly buckets?: Document[] | undefined;
+}
+
+/** The newest messages of a document. */
+export function newest(count: number): unknown {
+  if (count === 0) return [];
+  return count >= 2 ** 31 ? "$messages" : { $slice: ["$messages", -count] };
+}
+
+/** The messages of a document if one of them has the id, otherwise none. */
+export function around(id: string): unknown {
+  return { $cond: [{ $in: [literal(id), "$messages.id"] }, "$messages", []] };
+}
+
+/** Stages that find the buckets of a session with any of the ids. */
+export function bucketsWith(session: string, ids: readonly string[]): Document[] {
+  return [{ $match: { "_id.session": session, "messages.id": { $in: ids } } }];
+}
+
+/** Id and digest of the stored ones of some ids. */
+export function digestsOf(session: string, ids: readonly string[]): Wanted {
+  const input = { $filter: { input: "$messages", cond: { $in: ["$$this.id", literal(ids)] } } };
+  const messages = { $map: { input, in: { id: "$$this.id", digest: "$$this.digest" } } };
+  return { messages, buckets: [...bucketsWith(session, ids), { $project: { messages } }] };
+}
+
+/** Stages that find the newest buckets that the newest messages take beside what a head keeps, if any. */
+export function bucketsOfNewest(session: string, count: number): Document[] | undefined {
+  if (count <= keptMessages || count === Infinity) return undefined;
+  return [
+    { $match: { _id: bucketsOf(session) } },
+    { $sort: { _id: -1 } },
+    { $limit: Math.ceil((count - keptMessages) / bucketMessages) },
+  ];
+}
+
+/** The range of the names of a session's buckets. */
+export function bucketsOf(session: string) {
+  return { $gte: { session, generation: "" }, $lt: { session, generation: "\uffff" } };
+}
+
+/** Stages that add to each bucket the next (1) or the previous (-1), if it has the same `edit`, as almost all have. */
+export function withNeighbour(collection: string, step: 1 | -1): Document[] {
+  const neighbour = { $mergeObjects: ["$_id", { number: { $add: ["$_id.number", step] } }] };
+  return [
+    { $set: { neighbour } },
+    { $lookup: { from: collection, localField: "neighbour", foreignField: "_id", as: "others" } },
+    // One document each: together they may be too large for one.
+    {
+      $project: {
+        _id: 0,
+        all: { $concatArrays: [[{ _id: "$_id", messages: "$messages" }], "$others"] },
+      },
+    },
+    { $unwind: "$all" },
+    { $replaceRoot: { newRoot: "$all" } },
+  ];
+}
 
 export type Times = Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
 /** What a pipeline sets in a head. */

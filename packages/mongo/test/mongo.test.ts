@@ -29,6 +29,13 @@ await withEngine(startMongoServer, ({ url }) => {
     ]);
     const newest = await store.getMessages(key, { last: 2 });
     expect(newest.map(({ content }) => String(content)[0])).toEqual(["a", "b"]);
+    const pages = [{ last: 40 }, { before: "m4", limit: 2 }, { after: "m2", limit: 2 }] as const;
+    const [all, before, after] = await Promise.all(
+      pages.map(async (page) => (await store.getMessages(key, page)).map(({ id }) => id)),
+    );
+    expect(all).toEqual(whole.map(({ id }) => id));
+    expect(before).toEqual(["m2", "m3"]);
+    expect(after).toEqual(["m3", "m4"]);
     await store.deleteMessagesAfter(key, "m2");
     await store.setTitle(key, "large");
     expect((await store.getMessages(key)).map(({ id }) => id)).toEqual(["m0", "m1", "m2"]);
@@ -170,7 +177,7 @@ await withEngine(startMongoServer, ({ url }) => {
     await deadSealer(collection);
     const store = openStore({ url, collection });
     const before = await contents(store);
-    expect(before).toEqual(Array.from({ length: 128 }, (_, n) => `canary${n}`));
+    expect(before).toEqual(Array.from({ length: 64 }, (_, n) => `canary${n}`));
     await store.addMessages(key, [say("again", "m0b"), say("canary5", "m5")]);
     expect(await contents(store)).toEqual([...before, "again"]);
     expect(await orphans(url, collection)).toEqual([]);
