@@ -1,6 +1,6 @@
 import type { ConformanceHooks } from "@chatstore/core/conformance";
 import { startProxy } from "@chatstore/engines";
-import { type Document, MongoClient } from "mongodb";
+import { type Db, type Document, MongoClient } from "mongodb";
 
 /** What the suite sees of a server without the store; the store reaches it through the proxy. */
 export async function startHooks(url: string): Promise<{
@@ -49,14 +49,11 @@ export async function startHooks(url: string): Promise<{
       },
       // In bytes: documents that were looked at, by their average size.
       work: async (namespace, run) => {
-        const before = await serverStatus();
+        const before = documentsSeen(await statsOf(db, namespace));
         await run();
-        const documents = documentsSeen(await serverStatus()) - documentsSeen(before);
-        const stats = await Promise.all(
-          ["sessions", "buckets"].map((name) => db.command({ collStats: `${namespace}.${name}` })),
-        );
+        const stats = await statsOf(db, namespace);
         const sum = (field: string) => stats.reduce((total, one) => total + one[field], 0);
-        return (documents * sum("size")) / sum("count");
+        return ((documentsSeen(stats) - before) * sum("size")) / sum("count");
       },
     },
     async stop() {
@@ -72,10 +69,21 @@ const counted = [
   ...["killCursors", "update"],
 ];
 
-function countCommands({ metrics }: Document): number {
+export function countCommands({ metrics }: Document): number {
   return counted.reduce((sum, name) => sum + Number(metrics["commands"][name]["total"]), 0);
 }
 
-function documentsSeen({ metrics }: Document): number {
-  return Number(metrics["queryExecutor"]["scannedObjects"]);
+/** Statistics of the collections with messages. */
+export function statsOf(db: Db, namespace: string): Promise<Document[]> {
+  return Promise.all(
+    ["sessions", "buckets"].map((name) => db.command({ collStats: `${namespace}.${name}` })),
+  );
+}
+
+/** By the storage engine, since the server's own count leaves out what a stage like `$unionWith` reads. */
+export function documentsSeen(stats: readonly Document[]): number {
+  const calls = ["next calls", "prev calls", "search calls", "search near calls"];
+  return stats
+    .flatMap(({ wiredTiger }) => calls.map((name) => Number(wiredTiger["cursor"][name])))
+    .reduce((sum, count) => sum + count, 0);
 }
