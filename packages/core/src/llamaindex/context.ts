@@ -95,9 +95,16 @@ export function tokenCount(count: Count): Count {
 /** Counts at least as many tokens as there can be: one for each byte, and what the tokenizer makes of no text at all. */
 export function tokenBound(count: Count): Count {
   const ofNothing = count([message("")]);
-  return growingCount((messages) =>
-    messages.reduce((sum, { content }) => sum + bytesOf(content), ofNothing),
-  );
+  // Of the array that grows: the one that is asked for again.
+  let last = { messages: [] as readonly ChatMessage[], length: 0, bytes: 0 };
+  return (messages) => {
+    const known = last.messages === messages ? last : { messages, length: 0, bytes: 0 };
+    for (; known.length < messages.length; known.length++) {
+      known.bytes += bytesOf((messages[known.length] as ChatMessage).content);
+    }
+    if (messages.length > 1) last = known;
+    return ofNothing + known.bytes;
+  };
 }
 
 /** Bytes of the text of a message, with those that LlamaIndex puts between texts. */

@@ -41,6 +41,8 @@ export type MemoryClass = new (messages: NewMessage[], options: object) => Upstr
  * @throws InvalidOptionsError when it is not LlamaIndex's, or of a version that works differently.
  */
 export function memoryClass(createMemory: unknown): MemoryClass {
+  const known = memoryClasses.get(createMemory as object);
+  if (known !== undefined) return known;
   const memory: unknown = typeof createMemory === "function" ? createMemory() : undefined;
   if (!isMemory(memory)) {
     throw new InvalidOptionsError(
@@ -48,8 +50,13 @@ export function memoryClass(createMemory: unknown): MemoryClass {
         'as in import { createMemory } from "llamaindex" (0.12)',
     );
   }
-  return memory.constructor as MemoryClass;
+  const found = memory.constructor as MemoryClass;
+  memoryClasses.set(createMemory as object, found);
+  return found;
 }
+
+/** By `createMemory`: an application has one or two. */
+const memoryClasses = new WeakMap<object, MemoryClass>();
 
 function isMemory(value: unknown): value is UpstreamMemory {
   if (typeof value !== "object" || value === null) return false;
