@@ -60,7 +60,6 @@ interface Collections {
 /** A head as it was read. */
 type Found = Head & {
   readonly isLive: boolean;
-  readonly hasRoom: boolean;
   /** As far as asked for. */
   readonly messages: readonly Message[];
   /** Counted ones that were asked for, in order. */
@@ -189,10 +188,6 @@ export class MongoBackend implements ChatStoreBackend {
         if (done !== undefined) return done;
         continue;
       }
-      if (added.length > 0 && !found.hasRoom) {
-        await this.#seal(key, signal);
-        continue;
-      }
       const { generation, edit, sealed } = found;
       const isConditional = write.ifVersion !== undefined || added.length === 0 || present.size > 0;
       const filter: Filter<Head> = {
@@ -204,6 +199,8 @@ export class MongoBackend implements ChatStoreBackend {
       };
       const done = await this.#append(key, filter, added, patch, write, signal);
       if (done !== undefined) return done;
+      // Either somebody has changed the head, or it has no room.
+      await this.#seal(key, signal);
     }
   }
 
@@ -362,7 +359,7 @@ export class MongoBackend implements ChatStoreBackend {
   ): Promise<Found | undefined> {
     const pipeline: Document[] = [
       { $match: { _id: key.id } },
-      { $set: { isLive: schema.isLive, hasRoom: schema.hasRoom, messages } },
+      { $set: { isLive: schema.isLive, messages } },
     ];
     if (stages !== undefined) {
       const coll = this.#collections.buckets.collectionName;
