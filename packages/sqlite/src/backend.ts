@@ -124,7 +124,7 @@ export class SqliteBackend implements ChatStoreBackend {
       }
       const [seq, digest] = message;
       if (edit.op === "truncateAfter") {
-        const removed = sql.deleteMessagesAfter.run(found.id, seq).changes;
+        const removed = sql.deleteMessagesAfter.run({ session: found.id, seq }).changes;
         return removed === 0 ? unchanged(found.session) : save(key, found, { removed }, write, sql);
       }
       if (digest === edit.digest) return unchanged(found.session);
@@ -147,7 +147,8 @@ export class SqliteBackend implements ChatStoreBackend {
       const found = takeSession(key, sql);
       const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
-      if (found !== undefined) removed = sql.deleteMessagesAfter.run(found.id, 0).changes;
+      if (found !== undefined)
+        removed = sql.deleteMessagesAfter.run({ session: found.id, seq: 0 }).changes;
       return save(key, found, { removed, added: records, patch }, write, sql);
     };
     return this.#write(signal, change, () => removed > 0);
@@ -346,7 +347,7 @@ function takeSession(key: Key, sql: Statements): Stored | undefined {
 }
 
 function dropSession(id: number, sql: Statements): void {
-  sql.deleteMessagesAfter.run(id, 0);
+  sql.deleteMessagesAfter.run({ session: id, seq: 0 });
   sql.deleteState.run(id);
   sql.deleteSession.run(id);
 }
@@ -422,15 +423,15 @@ function readMessages(found: Stored, range: Range, sql: Statements): MessageRow[
   const { limit = Number.MAX_SAFE_INTEGER } = range;
   if ("from" in range) {
     return range.from === "start"
-      ? sql.messagesAfter.all(found.id, 0, limit)
-      : sql.messagesBefore.all(found.id, found.lastSeq + 1, limit).reverse();
+      ? sql.messagesAfter.all({ session: found.id, seq: 0, limit })
+      : sql.messagesBefore.all({ session: found.id, seq: found.lastSeq + 1, limit }).reverse();
   }
   const anchor = sql.findMessage.get(found.id, "before" in range ? range.before : range.after);
   if (anchor === undefined) return undefined;
   const [seq] = anchor;
   return "before" in range
-    ? sql.messagesBefore.all(found.id, seq, limit).reverse()
-    : sql.messagesAfter.all(found.id, seq, limit);
+    ? sql.messagesBefore.all({ session: found.id, seq, limit }).reverse()
+    : sql.messagesAfter.all({ session: found.id, seq, limit });
 }
 
 function readState(found: Stored, sql: Statements): SessionRecord["state"] {

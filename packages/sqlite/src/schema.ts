@@ -35,15 +35,16 @@ CREATE INDEX {sessions_by_tenant} ON {sessions} (tenant);
 CREATE INDEX {sessions_by_expiry} ON {sessions} (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE {messages} (
-  session INTEGER NOT NULL,    -- the id of its session
-  seq INTEGER NOT NULL,        -- the order; gaps are ordinary
+  -- session << 32 | seq: a session's rows lie together, in their order, and inner pages hold no text
+  place INTEGER PRIMARY KEY,
+  session INTEGER NOT NULL GENERATED ALWAYS AS (place >> 32) VIRTUAL,     -- the id of its session
+  seq INTEGER NOT NULL GENERATED ALWAYS AS (place & 0xffffffff) VIRTUAL,  -- the order; gaps are ordinary
   id TEXT NOT NULL,
   digest TEXT NOT NULL,        -- of the content, for idempotence
   data TEXT NOT NULL,          -- {"v":1,"role":"user","content":"hi",...}
   created_at INTEGER NOT NULL,
-  PRIMARY KEY (session, seq),
   UNIQUE (session, id)
-) WITHOUT ROWID, STRICT;
+) STRICT;
 
 CREATE TABLE {state} (
   session INTEGER NOT NULL,    -- the id of its session
@@ -91,6 +92,7 @@ const sql = <Parameters extends unknown[], Row extends readonly unknown[] = neve
 
 // A function hides the condition from the planner, which would otherwise look for an index that serves it.
 const isLive = "ifnull(expires_at > @now, TRUE)";
+type Place = { readonly session: number; readonly seq: number };
 type Page = { readonly limit: number; readonly now: number };
 
 /** What runs once the schema is there. */
@@ -122,30 +124,30 @@ export const statements = {
     RETURNING id`),
   deleteSession: sql<[id: number]>("DELETE FROM {sessions} WHERE id = ?"),
 
-  messagesAfter: sql<[session: number, seq: number, limit: number], MessageRow>(`
+  messagesAfter: sql<[Place & { readonly limit: number }], MessageRow>(`
     SELECT ${messageColumns} FROM {messages}
-    WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?`),
-  messagesBefore: sql<[session: number, seq: number, limit: number], MessageRow>(`
+    WHERE place > (@session << 32 | @seq) AND place < (@session + 1) << 32 ORDER BY place LIMIT @limit`),
+  messagesBefore: sql<[Place & { readonly limit: number }], MessageRow>(`
     SELECT ${messageColumns} FROM {messages}
-    WHERE session = ? AND seq < ? ORDER BY seq DESC LIMIT ?`),
+    WHERE place < (@session << 32 | @seq) AND place >= @session << 32 ORDER BY place DESC LIMIT @limit`),
   findMessage: sql<[session: number, id: string], [seq: number, digest: string]>(
     "SELECT seq, digest FROM {messages} WHERE session = ? AND id = ?",
   ),
   insertMessage: sql<
     [session: number, seq: number, id: string, digest: string, data: string, createdAt: number]
   >(`
-    INSERT INTO {messages} (session, seq, id, digest, data, created_at)
-    VALUES (?, ?, ?, ?, ?, ?)`),
+    INSERT INTO {messages} (place, id, digest, data, created_at)
+    VALUES (? << 32 | ?, ?, ?, ?, ?)`),
   updateMessage: sql<
     [digest: string, data: string, createdAt: number | null, session: number, seq: number]
   >(`
     UPDATE {messages} SET digest = ?, data = ?, created_at = ifnull(?, created_at)
-    WHERE session = ? AND seq = ?`),
+    WHERE place = (? << 32 | ?)`),
   deleteMessage: sql<[session: number, id: string]>(
     "DELETE FROM {messages} WHERE session = ? AND id = ?",
   ),
-  deleteMessagesAfter: sql<[session: number, seq: number]>(
-    "DELETE FROM {messages} WHERE session = ? AND seq > ?",
+  deleteMessagesAfter: sql<[Place]>(
+    "DELETE FROM {messages} WHERE place > (@session << 32 | @seq) AND place < (@session + 1) << 32",
   ),
 
   findState: sql<[session: number], [name: string, data: string]>(
