@@ -124,15 +124,7 @@ export async function openIoredis({ at, namespace }: Place): Promise<Contestant>
     "@langchain/community/stores/message/ioredis",
   ) as { RedisChatMessageHistory: NewHistory };
   const client = new Redis(at);
-  const open = (conversation: Conversation) =>
-    new RedisChatMessageHistory({ client, sessionId: `${namespace}:${keyOf(conversation)}` });
-  return contestant(open, {
-    durability: await durabilityOfRedis(at),
-    fill: (fillings) => fillInOrder(open, fillings),
-    close: async () => {
-      await client.quit();
-    },
-  });
+  return onRedis(RedisChatMessageHistory, client, { at, namespace });
 }
 
 /**
@@ -151,8 +143,16 @@ export async function openNodeRedis({ at, namespace }: Place): Promise<Contestan
   };
   const client = createClient({ url: at });
   await client.connect();
+  return onRedis(RedisChatMessageHistory, client, { at, namespace });
+}
+
+async function onRedis(
+  History: NewHistory,
+  client: { quit(): Promise<unknown> },
+  { at, namespace }: Place,
+): Promise<Contestant> {
   const open = (conversation: Conversation) =>
-    new RedisChatMessageHistory({ client, sessionId: `${namespace}:${keyOf(conversation)}` });
+    new History({ client, sessionId: `${namespace}:${keyOf(conversation)}` });
   return contestant(open, {
     durability: await durabilityOfRedis(at),
     fill: (fillings) => fillInOrder(open, fillings),
