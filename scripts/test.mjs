@@ -5,7 +5,7 @@
  *   pnpm test --filter=@chatstore/sqlite  turbo's options
  *   pnpm test -- durable                  vitest's arguments, here a part of a file name
  *
- * The last line is the total. `.vitest/total` keeps it for `.ci/run`.
+ * At the end come the tests that failed, each with its error, and the total. `.vitest/total` keeps these for `.ci/run`.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -43,7 +43,9 @@ const run = turbo(["--concurrency=1", ...args.slice(split)], "inherit");
 
 const rows = expected.map((name) => {
   const file = new URL(`${name.replace("/", "-")}.json`, reports);
-  if (!existsSync(file)) return { name, passed: 0, failed: 1, skipped: 0, note: "did not finish" };
+  if (!existsSync(file)) {
+    return { name, passed: 0, failed: 1, skipped: 0, note: "did not finish", failures: [] };
+  }
   const report = JSON.parse(readFileSync(file, "utf8"));
   const skipped = report.numPendingTests + report.numTodoTests;
   // A file that cannot be loaded, or an error outside of any test, fails the run without a failed test.
@@ -54,8 +56,21 @@ const rows = expected.map((name) => {
     failed: report.numFailedTests + (silent ? 1 : 0),
     skipped,
     note: silent ? "failed outside of a test" : "",
+    failures: failures(report),
   };
 });
+
+/** @param {{ testResults: { name: string, message: string, assertionResults: { status: string, fullName: string, failureMessages: string[] }[] }[] }} report */
+function failures({ testResults }) {
+  return testResults.flatMap(({ name: file, message, assertionResults }) => [
+    ...(message ? [`${file}\n${message}`] : []),
+    ...assertionResults
+      .filter(({ status }) => status === "failed")
+      .map(({ fullName, failureMessages }) =>
+        [`${file}: ${fullName}`, ...failureMessages].join("\n"),
+      ),
+  ]);
+}
 
 const sum = { passed: 0, failed: 0 };
 const width = Math.max(0, ...rows.map(({ name }) => name.length));
@@ -68,7 +83,10 @@ for (const { name, passed, failed, skipped, note } of rows) {
     `${failed > 0 ? "✗" : "✓"} ${name.padEnd(width)}  ${parts.filter(Boolean).join(", ")}`,
   );
 }
-const total = `${sum.passed} passed, ${sum.failed} failed`;
+const total = [
+  ...rows.flatMap(({ failures }) => failures.map((failure) => `✗ ${failure}\n`)),
+  `${sum.passed} passed, ${sum.failed} failed`,
+].join("\n");
 writeFileSync(new URL("total", reports), `${total}\n`);
 console.log(`\n${total}`);
 process.exit(run.status !== 0 || sum.failed > 0 || sum.passed === 0 ? 1 : 0);

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -139,8 +140,9 @@ export class ServerProcess {
 
 /** A temporary folder that is removed when this process ends, however it ends. */
 export function temporaryFolder(name: string): string {
-  const folder = mkdtempSync(join(tmpdir(), `chatstore-${name}-`));
-  watch(folder);
+  const folder = join(tmpdir(), `chatstore-${name}-${randomUUID().slice(0, 8)}`);
+  watch(folder); // before it is there: this process can be killed in between
+  mkdirSync(folder, { mode: 0o700 });
   return folder;
 }
 
