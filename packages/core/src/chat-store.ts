@@ -853,6 +853,7 @@ function idsOf(records: readonly MessageRecord[]): string[] {
 }
 
 function refuseRepeatedIds(target: Key, records: readonly MessageRecord[]): void {
+  if (records.length === 1) return;
   const seen = new Set<string>();
   const repeated = idsOf(records).filter((id) => seen.size === seen.add(id).size);
   if (repeated.length > 0) {

@@ -337,8 +337,8 @@ function decode(data: string, what: string): Record<string, unknown> {
     }
     throw new CorruptSessionError(`The stored ${what} has no valid format version`);
   }
-  // In JSON text `"$":` can only be a key, since a quote inside a string is escaped.
-  if (data.includes('"$":')) revive(envelope, what);
+  // In JSON text `"$":` can only be a key, since a quote inside a string is escaped. A `$` alone is found faster.
+  if (data.includes("$") && data.includes('"$":')) revive(envelope, what);
   return envelope as Record<string, unknown>;
 }
 

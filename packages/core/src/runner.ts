@@ -16,6 +16,17 @@ const maxSpare = 64;
  */
 export type Attempt<T> = (signal: AbortSignal, attempt: number, unknown: boolean) => Promise<T>;
 
+/** An operation that has begun and is not over. */
+interface Running {
+  readonly controller: AbortController;
+  /** By `performance.now()`. */
+  readonly deadline: number;
+  /** Settles the attempt that does not notice. */
+  reject: (reason: unknown) => void;
+  /** Where it is among those that run. */
+  index: number;
+}
+
 /** Runs operations on a backend: opens it lazily, repeats what failed in passing, and gives up after `timeout`. */
 export class Runner {
   readonly #backend: ChatStoreBackend;
@@ -24,9 +35,13 @@ export class Runner {
     readonly migrate: MigrateMode;
     readonly onWarning: (warning: string) => void;
   };
-  readonly #running = new Set<AbortController>();
+  /** In no order. An array: a set under constant change leaves tables behind that keep alive what was in it. */
+  readonly #running: Running[] = [];
   /** Of operations that are over, for later ones: to make a signal costs more than all else that core does for a read. */
   readonly #spare: AbortController[] = [];
+  /** One for all operations, due at the first deadline or earlier. */
+  #timer: NodeJS.Timeout | undefined;
+  #due = Number.POSITIVE_INFINITY;
   #opening: Promise<void> | undefined;
   #opened = false;
   #stopped = false;
@@ -53,7 +68,7 @@ export class Runner {
   /** Make every operation that still runs, or starts later, reject with `ClosedError`. */
   stop(): void {
     this.#stopped = true;
-    for (const controller of this.#running) controller.abort();
+    for (const running of this.#running) abort(running);
   }
 
   /**
@@ -65,11 +80,8 @@ export class Runner {
    */
   async run<T>(operation: Attempt<T>, issued: number): Promise<T> {
     const { timeout } = this.#options;
-    const controller = this.#spare.pop() ?? new AbortController();
-    const { signal } = controller;
-    const deadline = Math.max(issued, this.#answered) + timeout;
-    const timer = setTimeout(() => controller.abort(), deadline - performance.now());
-    this.#running.add(controller);
+    const running = this.#begin(Math.max(issued, this.#answered) + timeout);
+    const { signal } = running.controller;
     let unknown = false;
     let failure: BackendError | undefined;
     try {
@@ -77,15 +89,17 @@ export class Runner {
         this.#refuseWhenStopped();
         let begun = false;
         try {
+          signal.throwIfAborted();
           const begin = () => {
             begun = true;
             return operation(signal, attempt, unknown);
           };
-          const result = await unlessAborted(signal, () =>
-            this.#opened ? begin() : this.#open(signal).then(begin),
-          );
+          const result = await new Promise<T>((resolve, reject) => {
+            running.reject = reject;
+            const settled = this.#opened ? begin() : this.#open(signal).then(begin);
+            settled.then(resolve, reject);
+          });
           this.#answered = performance.now();
-          if (!signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
           return result;
         } catch (error) {
           this.#refuseWhenStopped(error);
@@ -106,9 +120,46 @@ export class Runner {
         await pause(attempt, signal);
       }
     } finally {
-      clearTimeout(timer);
-      this.#running.delete(controller);
+      this.#end(running);
     }
+  }
+
+  #begin(deadline: number): Running {
+    const controller = this.#spare.pop() ?? new AbortController();
+    const running = { controller, deadline, reject: () => {}, index: this.#running.length };
+    this.#running.push(running);
+    if (deadline < this.#due) this.#arm(deadline);
+    else this.#timer?.ref();
+    return running;
+  }
+
+  #end(running: Running): void {
+    const { controller, index } = running;
+    const last = this.#running.pop() as Running;
+    if (last !== running) {
+      this.#running[index] = last;
+      last.index = index;
+    }
+    if (this.#running.length === 0) this.#timer?.unref();
+    if (!controller.signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
+  }
+
+  #arm(due: number): void {
+    clearTimeout(this.#timer);
+    this.#due = due;
+    this.#timer = setTimeout(() => this.#expire(), due - performance.now());
+  }
+
+  /** Abort what is overdue, and wait for the others. */
+  #expire(): void {
+    const now = performance.now();
+    let next = Number.POSITIVE_INFINITY;
+    for (const running of this.#running) {
+      if (running.deadline <= now) abort(running);
+      else next = Math.min(next, running.deadline);
+    }
+    this.#due = Number.POSITIVE_INFINITY;
+    if (next < this.#due) this.#arm(next);
   }
 
   #refuseWhenStopped(cause?: unknown): void {
@@ -161,18 +212,9 @@ function withOutcome(failure: BackendError, unknown: boolean): BackendError {
   });
 }
 
-/** Rejects when the signal aborts, also while the operation does not notice. */
-function unlessAborted<T>(signal: AbortSignal, operation: () => Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    // A backend that does notice knows more than "aborted": its error gets a turn of the event loop to arrive first.
-    const abort = () => setImmediate(() => reject(signal.reason));
-    if (signal.aborted) {
-      abort();
-      return;
-    }
-    signal.addEventListener("abort", abort);
-    operation()
-      .finally(() => signal.removeEventListener("abort", abort))
-      .then(resolve, reject);
-  });
+/** A backend that notices knows more than "aborted": its error gets a turn of the event loop to arrive first. */
+function abort(running: Running): void {
+  const { controller } = running;
+  controller.abort();
+  setImmediate(() => running.reject(controller.signal.reason));
 }
