@@ -81,8 +81,8 @@ export class SqliteBackend implements ChatStoreBackend {
 
   async read(key: Key, range: Range, signal: AbortSignal) {
     return this.#read(signal, (sql) => {
-      const found = findSession(key, sql);
-      if (found === undefined || isExpired(found, sql)) return undefined;
+      const { found } = lookUp(key, sql);
+      if (found === undefined) return undefined;
       const rows = readMessages(found, range, sql);
       if (rows === undefined) return "missing" as const;
       const session = { ...found.session, state: readState(found, sql) };
@@ -98,25 +98,27 @@ export class SqliteBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome> {
     return this.#write(signal, (sql) => {
-      const found = takeSession(key, sql);
+      const taken = takeSession(key, sql);
+      const { found } = taken;
       const current =
         found && patch?.state ? { ...found.session, state: readState(found, sql) } : found?.session;
       const verdict = judgeAppend(current, digestsOf(found, records, sql), records, patch, write);
       if (verdict.status !== "insert") return verdict;
-      return save(key, found, { added: verdict.records, patch }, write, sql);
+      return save(key, taken, { added: verdict.records, patch }, write, sql);
     });
   }
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
     const change = (sql: Statements): Outcome => {
-      const found = takeSession(key, sql);
+      const taken = takeSession(key, sql);
+      const { found } = taken;
       const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
       if (edit.op === "remove") {
         const removed = found === undefined ? 0 : removeMessages(found, edit.ids, sql);
         return removed === 0
           ? unchanged(found?.session)
-          : save(key, found, { removed }, write, sql);
+          : save(key, taken, { removed }, write, sql);
       }
       const message = found && sql.findMessage.get(found.id, edit.id);
       if (found === undefined || message === undefined) {
@@ -125,11 +127,11 @@ export class SqliteBackend implements ChatStoreBackend {
       const [seq, digest] = message;
       if (edit.op === "truncateAfter") {
         const removed = sql.deleteMessagesAfter.run({ session: found.id, seq }).changes;
-        return removed === 0 ? unchanged(found.session) : save(key, found, { removed }, write, sql);
+        return removed === 0 ? unchanged(found.session) : save(key, taken, { removed }, write, sql);
       }
       if (digest === edit.digest) return unchanged(found.session);
       sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, found.id, seq);
-      return save(key, found, {}, write, sql);
+      return save(key, taken, {}, write, sql);
     };
     return this.#write(signal, change, isApplied);
   }
@@ -144,26 +146,30 @@ export class SqliteBackend implements ChatStoreBackend {
     let removed = 0;
     const change = (sql: Statements): Outcome => {
       removed = 0; // it may run again
-      const found = takeSession(key, sql);
+      const taken = takeSession(key, sql);
+      const { found } = taken;
       const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
       if (found !== undefined)
         removed = sql.deleteMessagesAfter.run({ session: found.id, seq: 0 }).changes;
-      return save(key, found, { removed, added: records, patch }, write, sql);
+      return save(key, taken, { removed, added: records, patch }, write, sql);
     };
     return this.#write(signal, change, () => removed > 0);
   }
 
   async erase(target: { readonly key: Key } | { readonly scope: Scope }, signal: AbortSignal) {
     const change = (sql: Statements): number => {
-      const rows =
-        "key" in target
-          ? sql.findSession.all(target.key.id)
-          : sql.findSessionsOfUser.all(target.scope.tenant, target.scope.user);
-      const found = rows.map(toStored);
-      const live = found.filter((one) => !isExpired(one, sql));
-      for (const { id } of found) dropSession(id, sql);
-      return live.length;
+      if ("key" in target) {
+        const { found, expired } = lookUp(target.key, sql);
+        const stored = found ?? expired;
+        if (stored !== undefined) dropSession(stored.id, sql);
+        return found === undefined ? 0 : 1;
+      }
+      const now = clock(sql);
+      const { tenant, user } = target.scope;
+      const stored = sql.findSessionsOfUser.all(tenant, user).map(toStored);
+      for (const { id } of stored) dropSession(id, sql);
+      return stored.filter((one) => !isExpired(one, now)).length;
     };
     return this.#write(signal, change, () => true);
   }
@@ -325,25 +331,42 @@ function versionOf(database: Database, prefix: string) {
 }
 
 function clock(sql: Statements): number {
-  const [now] = sql.clock.get() as [number];
+  const [now] = onlyRow(sql.clock.get());
   return now;
 }
 
-function findSession(key: Key, sql: Statements): Stored | undefined {
-  const row = sql.findSession.get(key.id);
-  return row && toStored(row);
+/** Of a statement that always gives one. */
+function onlyRow<Row>(row: Row | undefined): Row {
+  return row as Row;
 }
 
-function isExpired({ session }: Stored, sql: Statements): boolean {
-  return session.expiresAt !== null && session.expiresAt <= clock(sql);
+/** A look at a key, at one instant of the engine's clock. */
+interface Look {
+  readonly now: number;
+  readonly found: Stored | undefined;
+  /** In its place: what counts as gone, but has not been removed yet. */
+  readonly expired?: Stored;
+}
+
+function lookUp(key: Key, sql: Statements): Look {
+  const row = onlyRow(sql.findSession.get(key.id));
+  const now = row[9] as number;
+  if (row[0] === null) return { now, found: undefined };
+  const stored = toStored(row);
+  return isExpired(stored, now)
+    ? { now, found: undefined, expired: stored }
+    : { now, found: stored };
+}
+
+function isExpired({ session }: Stored, now: number): boolean {
+  return session.expiresAt !== null && session.expiresAt <= now;
 }
 
 /** The session that a write meets. An expired one is removed, so that a new one does not meet its rows. */
-function takeSession(key: Key, sql: Statements): Stored | undefined {
-  const found = findSession(key, sql);
-  if (found === undefined || !isExpired(found, sql)) return found;
-  dropSession(found.id, sql);
-  return undefined;
+function takeSession(key: Key, sql: Statements): Look {
+  const look = lookUp(key, sql);
+  if (look.expired !== undefined) dropSession(look.expired.id, sql);
+  return look;
 }
 
 function dropSession(id: number, sql: Statements): void {
@@ -374,7 +397,7 @@ function removeMessages(found: Stored, ids: readonly string[], sql: Statements):
 /** Record a change: the session's row, new messages, and the patch. */
 function save(
   key: Key,
-  found: Stored | undefined,
+  { found, now }: Look,
   change: {
     /** How many messages were removed. */
     readonly removed?: number;
@@ -385,24 +408,20 @@ function save(
   sql: Statements,
 ): Outcome {
   const { removed = 0, added = [], patch } = change;
-  const now = clock(sql);
   const current = found?.session;
   const messageCount = (current?.messageCount ?? 0) - removed + added.length;
   const lastSeq = found?.lastSeq ?? 0;
-  const [id] = sql.saveSession.get({
+  const session = {
     key: key.id,
-    tenant: key.tenant,
-    user: key.user,
-    conversation: key.conversation,
     version: write.next,
     messageCount,
-    lastSeq: lastSeq + added.length,
     createdAt: current?.createdAt ?? now,
     updatedAt: now,
     expiresAt: write.ttlMs === undefined ? (current?.expiresAt ?? null) : now + write.ttlMs,
     title: patch?.title === undefined ? (current?.title ?? null) : patch.title,
     ...write.times,
-  }) as [number];
+  };
+  const id = saveSession(key, found?.id, session, lastSeq + added.length, sql);
   for (const [index, record] of added.entries()) {
     const seq = lastSeq + 1 + index;
     sql.insertMessage.run(id, seq, record.id, record.digest, record.data, record.createdAt);
@@ -412,6 +431,23 @@ function save(
     else sql.setState.run(id, name, data);
   }
   return { status: "applied", version: write.next, messageCount };
+}
+
+/** @returns its id. */
+function saveSession(
+  { tenant, user, conversation }: Key,
+  id: number | undefined,
+  session: Omit<SessionRecord, "state">,
+  lastSeq: number,
+  sql: Statements,
+): number {
+  if (id === undefined) {
+    const row = { ...session, tenant, user, conversation, lastSeq };
+    return sql.createSession.run(row).lastInsertRowid as number;
+  }
+  const { version, messageCount, createdAt, updatedAt, expiresAt, title } = session;
+  sql.updateSession.run(version, messageCount, lastSeq, createdAt, updatedAt, expiresAt, title, id);
+  return id;
 }
 
 function isApplied({ status }: Outcome): boolean {
@@ -438,7 +474,7 @@ function readState(found: Stored, sql: Statements): SessionRecord["state"] {
   return Object.fromEntries(sql.findState.all(found.id));
 }
 
-function toStored(row: SessionRow): Stored {
+function toStored(row: readonly [...SessionRow, ...unknown[]]): Stored {
   const [key, version, messageCount, createdAt, updatedAt, expiresAt, title, id, lastSeq] = row;
   return {
     id,

@@ -72,6 +72,9 @@ export type SessionRow = readonly [
   id: number,
   lastSeq: number,
 ];
+type LookRow =
+  | readonly [...SessionRow, now: number]
+  | readonly [key: null, ...others: null[], now: number];
 const sessionColumns = `key, version, message_count, created_at, updated_at, expires_at, title,
   id, last_seq`;
 /** A message's row. */
@@ -95,13 +98,16 @@ const isLive = "ifnull(expires_at > @now, TRUE)";
 type Place = { readonly session: number; readonly seq: number };
 type Page = { readonly limit: number; readonly now: number };
 
+/** The engine's clock: no other stamps sessions and judges expiry. */
+const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
+
 /** What runs once the schema is there. */
 export const statements = {
-  /** The engine's clock: no other stamps sessions and judges expiry. */
-  clock: sql<[], [now: number]>("SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"),
+  clock: sql<[], [now: number]>(`SELECT ${now}`),
 
-  findSession: sql<[key: string], SessionRow>(
-    `SELECT ${sessionColumns} FROM {sessions} WHERE key = ?`,
+  /** Always one row; all but the time is null when there is no such session. */
+  findSession: sql<[key: string], LookRow>(
+    `SELECT ${sessionColumns}, ${now} FROM (SELECT 1) LEFT JOIN {sessions} ON key = ?`,
   ),
   findSessionsOfUser: sql<[tenant: string, user: string], SessionRow>(
     `SELECT ${sessionColumns} FROM {sessions} WHERE tenant = ? AND user = ?`,
@@ -109,19 +115,28 @@ export const statements = {
   findExpired: sql<[now: number, limit: number], [id: number]>(
     "SELECT id FROM {sessions} WHERE expires_at <= ? LIMIT ?",
   ),
-  saveSession: sql<
-    [Omit<SessionRecord, "state"> & Omit<Key, "id"> & { lastSeq: number }],
-    [id: number]
+  createSession: sql<
+    [Omit<SessionRecord, "state"> & Omit<Key, "id"> & { readonly lastSeq: number }]
   >(`
     INSERT INTO {sessions} (key, tenant, user, conversation, version, message_count, last_seq,
       created_at, updated_at, expires_at, title)
     VALUES (@key, @tenant, @user, @conversation, @version, @messageCount, @lastSeq,
-      @createdAt, @updatedAt, @expiresAt, @title)
-    ON CONFLICT (key) DO UPDATE SET version = excluded.version,
-      message_count = excluded.message_count, last_seq = excluded.last_seq,
-      created_at = excluded.created_at, updated_at = excluded.updated_at,
-      expires_at = excluded.expires_at, title = excluded.title
-    RETURNING id`),
+      @createdAt, @updatedAt, @expiresAt, @title)`),
+  updateSession: sql<
+    [
+      version: string,
+      messageCount: number,
+      lastSeq: number,
+      createdAt: number,
+      updatedAt: number,
+      expiresAt: number | null,
+      title: string | null,
+      id: number,
+    ]
+  >(`
+    UPDATE {sessions} SET version = ?, message_count = ?, last_seq = ?,
+      created_at = ?, updated_at = ?, expires_at = ?, title = ?
+    WHERE id = ?`),
   deleteSession: sql<[id: number]>("DELETE FROM {sessions} WHERE id = ?"),
 
   messagesAfter: sql<[Place & { readonly limit: number }], MessageRow>(`

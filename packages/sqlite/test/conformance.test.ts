@@ -257,7 +257,8 @@ describe("the schema", () => {
         .prepare(`EXPLAIN QUERY PLAN ${named(sql, "chatstore_")}`)
         .all(parameters)
         .map((step) => (step as { detail: string }).detail);
-      const bad = plan.filter((detail) => /SCAN (?!CONSTANT)|TEMP B-TREE/.test(detail));
+      // What a subquery reads has a step of its own.
+      const bad = plan.filter((detail) => /SCAN (?!CONSTANT|\(subquery)|TEMP B-TREE/.test(detail));
       expect({ name, bad }).toEqual({ name, bad: [] });
     }
   });
