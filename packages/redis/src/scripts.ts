@@ -78,136 +78,132 @@ export interface Script {
   readonly writes: boolean;
 }
 
-function script(writes: boolean, ...parts: string[]): Script {
-  const source = parts.join("\n");
+function script(writes: boolean, source: string): Script {
   return { source, sha: createHash("sha1").update(source).digest("hex"), writes };
 }
 
 /**
- * For the scripts about one session. Errors of the data end a script before it writes anything, since what a script has
- * written stays. Numbers come and go as strings: Lua's own conversion keeps 14 digits.
+ * How scripts about one session begin: with the session, or with why it cannot be used. Errors of the data end a script before it
+ * writes anything, since what a script has written stays. Numbers come and go as strings: Lua's own conversion keeps 14 digits.
+ *
+ * What scripts have in common is text, not functions: to make a dozen functions takes Lua as long as an append.
  */
-const common = `
+const load = `
+local call, match, format = redis.call, string.match, string.format
 local messages, places = KEYS[1], KEYS[2]
-
-local function text(number) return string.format('%.0f', number) end
-local function member(rank) return redis.call('ZRANGE', messages, rank, rank)[1] end
-
--- The session, or nil; second: why it cannot be used.
-local function load()
-  local header, found = member(-1), redis.call('HLEN', places)
-  if not header then
-    if found > 0 then return nil, {'corrupt', 'its messages are gone'} end
-    return nil
+local header, count = call('ZRANGE', messages, -1, -1)[1], call('HLEN', places)
+local version, counted, sequence, created, updated, expires, edited, title
+if header then
+  version, counted, sequence, created, updated, expires, edited, title =
+    match(header, '^session 1 (%S+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  if tonumber(counted or -1) ~= count then
+    local form = match(header, '^session (%S+)')
+    if form ~= '1' then return {'format', form or ''} end
+    return {'corrupt', 'of ' .. tostring(counted) .. ' messages ' .. format('%.0f', count) .. ' have a place'}
   end
-  local format, rest = string.match(header, '^session (%S+) (.*)$')
-  if format ~= '1' then return nil, {'format', format or ''} end
-  local version, count, sequence, created, updated, expires, edited, title =
-    string.match(rest, '^(%S+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) (.*)$')
-  if tonumber(count or -1) ~= found then
-    return nil, {'corrupt', 'of ' .. tostring(count) .. ' messages ' .. text(found) .. ' have a place'}
-  end
-  return {header = header, version = version, count = found, sequence = tonumber(sequence), created = created,
-    updated = updated, expires = expires ~= '-' and expires or nil, edited = edited, title = title}
+elseif count > 0 then
+  return {'corrupt', 'its messages are gone'}
 end
 `;
 
-/** For the scripts that write a session. `ARGV[1..5]`: next, ifVersion, ttl, session key, flags. */
-const writing = `
+/** The same for scripts that write. `ARGV[1..5]`: next, ifVersion, ttl, session key, flags. */
+const loadToWrite = `${load}
 local sessions = KEYS[3]
-local next, required, ttl, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local registered = string.find(ARGV[5], 'registered', 1, true)
-local replicated = string.find(ARGV[5], 'replicated', 1, true)
+local next, required, ttl, key, flags = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+sequence = tonumber(sequence or 0)
+`;
 
-local function digest(message) return string.match(message, '^%S+') end
+/** What a patch or a write that must not happen twice changes. */
+const loadDetails = `
+details = header and cjson.decode(match(call('ZRANGE', messages, -2, -2)[1], '^details (.*)$')) or {state = {}, recent = ''}
+`;
 
-local function unchanged(session)
-  if not session then return {'unchanged', '', '0'} end
-  -- A write, so that WAIT waits for what an earlier attempt has written.
-  if replicated then redis.call('ZADD', messages, '+inf', redis.call('ZPOPMAX', messages)[1]) end
-  return {'unchanged', session.version, text(session.count)}
+/** Whether this very write has happened already, perhaps with others after it. No details: doing it twice does no harm. */
+const happened = `
+header and (version == next or details and string.find(' ' .. details.recent .. ' ', ' ' .. next .. ' ', 1, true))
+`;
+
+/** The end of a block. */
+const returnUnchanged = `
+if not header then return {'unchanged', '', '0'} end
+-- A write, so that WAIT waits for what an earlier attempt has written.
+if string.find(flags, 'replicated', 1, true) then call('ZADD', messages, '+inf', call('ZPOPMAX', messages)[1]) end
+return {'unchanged', version, format('%.0f', count)}
+`;
+
+const refuseConflict = `
+if required ~= '' and required ~= '=' .. (version or '') then return {'conflict', version or ''} end
+`;
+
+/** Before a user's first session comes to be, the user has to be registered. */
+const refuseUnregistered = `
+local first = not header and call('EXISTS', sessions) == 0
+if first and not string.find(flags, 'registered', 1, true) then return {'unregistered'} end
+`;
+
+/** Applies a patch as JSON to details and title, and finds out whether that changes anything. */
+const apply = (patch: string) => `
+local given = cjson.decode(${patch})
+if given.title then
+  local before = title or '-'
+  title = given.title == cjson.null and '-' or '+' .. given.title
+  changes = title ~= before
 end
-
--- What a patch or a write that must not happen twice changes.
-local function load_details(session)
-  if not session then return {state = {}, recent = ''} end
-  return cjson.decode(string.match(member(-2), '^details (.*)$'))
+for name, value in pairs(given.state or {}) do
+  if value == cjson.null then value = nil end
+  changes = changes or details.state[name] ~= value
+  details.state[name] = value
 end
+`;
 
--- Whether this very write has happened already, perhaps with others after it. No details: doing it twice does no harm.
-local function happened(session, details)
-  return session and (session.version == next
-    or details and string.find(' ' .. details.recent .. ' ', ' ' .. next .. ' ', 1, true))
+/**
+ * The first half of a write: times, the user's list, and the header is taken off. Details that change have to be in `changed`.
+ *
+ * @param setTimes What else there is to say of `created`, `updated` and `expires`.
+ */
+const beginWriting = (setTimes = "") => `
+local clock = call('TIME')
+local now = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
+local expired = header and expires ~= '-'
+if not header then
+  created, updated, expires = now, now, '-'
+elseif tonumber(updated) < tonumber(now) then
+  updated = now
 end
-
-local function conflict(session)
-  if required == '' then return nil end
-  local version = session and session.version or ''
-  if required ~= '=' .. version then return {'conflict', version} end
+if ttl ~= '' then expires = format('%.0f', tonumber(now) + tonumber(ttl)) end
+${setTimes}
+-- Before anything else is written: it fails where a key of another kind is in the way. The list lives as long as the longest-lived of them.
+local left = expires ~= '-' and call('PTTL', sessions)
+call('ZADD', sessions, format('%.0f', -tonumber(updated)), key)
+if not left then
+  if not header or expired then call('PERSIST', sessions) end
+elseif left ~= -1 then
+  call('PEXPIREAT', sessions, format('%.0f', math.max(tonumber(expires), left == -2 and 0 or tonumber(now) + left)))
 end
+if header then call('ZPOPMAX', messages, changed and 2 or 1) end
+`;
 
--- Whether it becomes the user's first session: a user has to be registered before.
-local function is_first(session)
-  return not session and redis.call('EXISTS', sessions) == 0
+/** The second half: adds `members`, with scores, and the header as `count`, `sequence`, `edited` and `title` are now. */
+const endWriting = `
+local last = #members
+if changed or not header then
+  if changed then changed.recent = string.sub(next .. ' ' .. changed.recent, 1, 16 * (#next + 1)) end
+  members[last + 1], members[last + 2] = '+inf', 'details ' .. cjson.encode(changed or {state = {}, recent = ''})
+  last = last + 2
 end
-
--- Applies a patch to the details; returns the title, and whether anything changes.
-local function apply(patch, session, details)
-  local title, changes = session and session.title or '-', false
-  if patch.title then
-    local given = patch.title == cjson.null and '-' or '+' .. patch.title
-    title, changes = given, given ~= title
-  end
-  for name, value in pairs(patch.state or {}) do
-    if value == cjson.null then value = nil end
-    changes = changes or details.state[name] ~= value
-    details.state[name] = value
-  end
-  return title, changes
+count = format('%.0f', count)
+members[last + 1] = '+inf'
+members[last + 2] = 'session 1 ' .. next .. ' ' .. count .. ' ' .. format('%.0f', sequence) .. ' ' .. created .. ' ' .. updated
+  .. ' ' .. expires .. ' ' .. (edited or next) .. ' ' .. (title or '-')
+call('ZADD', messages, unpack(members))
+if left then
+  call('PEXPIREAT', messages, expires)
+  call('PEXPIREAT', places, expires)
+elseif expired then
+  call('PERSIST', messages)
+  call('PERSIST', places)
 end
-
--- Writes everything. change: count, sequence; edited; title; details, when doing it twice would do harm; members to add, with
--- scores; times: created, updated, expires; write, which does the rest while there is no header; first.
-local function save(session, change)
-  local clock = redis.call('TIME')
-  local now = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
-  local created, updated, expires = now, now, session and session.expires
-  if session then
-    created = session.created
-    if tonumber(session.updated) > tonumber(now) then updated = session.updated end
-  end
-  if ttl ~= '' then expires = text(tonumber(now) + tonumber(ttl)) end
-  local times = change.times
-  if times then created, updated, expires = times[1], times[2], times[3] ~= '' and times[3] end
-
-  -- Before anything else is written: it fails where a key of another kind is in the way. The list lives as long as the longest-lived of them.
-  local left = expires and redis.call('PTTL', sessions)
-  redis.call('ZADD', sessions, text(-tonumber(updated)), key)
-  if not expires then
-    if not session or session.expires then redis.call('PERSIST', sessions) end
-  elseif left ~= -1 then
-    redis.call('PEXPIREAT', sessions, text(math.max(tonumber(expires), left == -2 and 0 or tonumber(now) + left)))
-  end
-
-  if session then redis.call('ZPOPMAX', messages, change.details and 2 or 1) end
-  if change.write then change.write() end
-  local members, details = change.members or {}, change.details or not session and load_details()
-  if details then
-    if change.details then details.recent = string.sub(next .. ' ' .. details.recent, 1, 16 * (#next + 1)) end
-    members[#members + 1] = '+inf'
-    members[#members + 1] = 'details ' .. cjson.encode(details)
-  end
-  members[#members + 1] = '+inf'
-  members[#members + 1] = 'session 1 ' .. table.concat({next, text(change.count), text(change.sequence), created, updated,
-    expires or '-', change.edited or session and session.edited or next,
-    change.title or session and session.title or '-'}, ' ')
-  redis.call('ZADD', messages, unpack(members))
-  for _, name in ipairs({messages, places}) do
-    if expires then redis.call('PEXPIREAT', name, expires)
-    elseif session and session.expires then redis.call('PERSIST', name) end
-  end
-  return {'applied', next, text(change.count), change.first and 'first' or ''}
-end
+return {'applied', next, count, first and 'first' or ''}
 `;
 
 /** Add a user, `ARGV[1]`, to the key that lists all users. */
@@ -216,99 +212,92 @@ export const register = script(true, "return {redis.call('ZADD', KEYS[1], 0, ARG
 /** `ARGV[6..]`: a patch as JSON or nothing, then id and message of each record. */
 export const append = script(
   true,
-  common,
-  writing,
-  `
-local session, trouble = load()
-if trouble then return trouble end
-local details = ARGV[6] ~= '' and load_details(session) or nil
-if happened(session, details) then return unchanged(session) end
-local title, changes = nil, false
-if details then title, changes = apply(cjson.decode(ARGV[6]), session, details) end
+  `${loadToWrite}
+local details, changes = nil, false
+if ARGV[6] ~= '' then ${loadDetails} end
+if ${happened} then ${returnUnchanged} end
+if details then ${apply("ARGV[6]")} end
 
-local ids = {}
+local ids, known, members, placed, duplicates = {}, {}, {}, {}, {'duplicate'}
 for i = 7, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
-local known = session and #ids > 0 and redis.call('HMGET', places, unpack(ids)) or {}
-local count, sequence = session and session.count or 0, session and session.sequence or 0
-local members, placed, duplicates = {}, {}, {'duplicate'}
+if header and #ids > 0 then known = call('HMGET', places, unpack(ids)) end
+local added = 0
 for i, id in ipairs(ids) do
   local message, place = ARGV[6 + 2 * i], known[i]
   if not place then
-    count, sequence = count + 1, sequence + 1
-    place = text(sequence)
-    members[#members + 1], members[#members + 2] = place, message
-    placed[#placed + 1], placed[#placed + 2] = id, place
-  elseif digest(redis.call('ZRANGEBYSCORE', messages, place, place)[1]) ~= digest(message) then
+    added = added + 1
+    place = format('%.0f', sequence + added)
+    local last = #placed
+    members[last + 1], members[last + 2] = place, message
+    placed[last + 1], placed[last + 2] = id, place
+  elseif match(call('ZRANGEBYSCORE', messages, place, place)[1], '^%S+') ~= match(message, '^%S+') then
     duplicates[#duplicates + 1] = id
   end
 end
 if #duplicates > 1 then return duplicates end
-if #placed == 0 and not changes then return unchanged(session) end
-local refused = conflict(session)
-if refused then return refused end
-local first = is_first(session)
-if first and not registered then return {'unregistered'} end
-return save(session, {count = count, sequence = sequence, title = title, details = changes and details or nil,
-  members = members, first = first, write = function()
-    if #placed > 0 then redis.call('HSET', places, unpack(placed)) end
-  end})
+if added == 0 and not changes then ${returnUnchanged} end
+${refuseConflict}
+${refuseUnregistered}
+count, sequence = count + added, sequence + added
+local changed = changes and details
+${beginWriting()}
+if added > 0 then call('HSET', places, unpack(placed)) end
+${endWriting}
 `,
 );
 
 /** `ARGV[6]`: the operation, then what it needs. */
 export const edit = script(
   true,
-  common,
-  writing,
-  `
-local session, trouble = load()
-if trouble then return trouble end
-local details = load_details(session)
-if happened(session, details) then return unchanged(session) end
-local refused = conflict(session)
-if refused then return refused end
+  `${loadToWrite}
+local details ${loadDetails}
+if ${happened} then ${returnUnchanged} end
+${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local change = {edited = next, details = details, count = session and session.count, sequence = session and session.sequence}
+local members, found, place, rank = {}, {}, nil, nil
 if operation == 'remove' then
-  local found = {}
+  local before = count
   for i = 7, #ARGV do
-    local place = redis.call('HGET', places, ARGV[i])
+    local place = call('HGET', places, ARGV[i])
     if place and not found[ARGV[i]] then
       found[ARGV[i]] = place
-      change.count = change.count - 1
+      count = count - 1
     end
   end
-  if not session or change.count == session.count then return unchanged(session) end
-  change.write = function()
-    for id, place in pairs(found) do
-      redis.call('ZREMRANGEBYSCORE', messages, place, place)
-      redis.call('HDEL', places, id)
-    end
-  end
+  if count == before then ${returnUnchanged} end
 else
-  local place = redis.call('HGET', places, id)
+  place = call('HGET', places, id)
   if not place then return {'missing', id} end
   if operation == 'update' then
-    local stored, created = redis.call('ZRANGEBYSCORE', messages, place, place)[1], ARGV[9]
-    if digest(stored) == ARGV[8] then return unchanged(session) end
-    if created == '' then created = string.match(stored, ' (%S+)') end
-    change.members = {place, ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id}
-    change.write = function() redis.call('ZREMRANGEBYSCORE', messages, place, place) end
+    local stored, created = call('ZRANGEBYSCORE', messages, place, place)[1], ARGV[9]
+    if match(stored, '^%S+') == ARGV[8] then ${returnUnchanged} end
+    if created == '' then created = match(stored, ' (%S+)') end
+    members = {place, ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id}
   else
-    local rank = redis.call('ZCOUNT', messages, '-inf', place)
-    if rank == session.count then return unchanged(session) end
-    change.count = rank
-    change.write = function()
-      for first = rank, session.count - 1, 100 do
-        local ids = redis.call('ZRANGE', messages, first, first + 99)
-        for i, message in ipairs(ids) do ids[i] = string.sub(message, string.find(message, '\\n', 1, true) + 1) end
-        redis.call('HDEL', places, unpack(ids))
-      end
-      redis.call('ZREMRANGEBYRANK', messages, rank, -1)
-    end
+    rank = call('ZCOUNT', messages, '-inf', place)
+    if rank == count then ${returnUnchanged} end
   end
 end
-return save(session, change)
+local changed, first = details, false
+edited = next
+${beginWriting()}
+if operation == 'remove' then
+  for id, place in pairs(found) do
+    call('ZREMRANGEBYSCORE', messages, place, place)
+    call('HDEL', places, id)
+  end
+elseif operation == 'update' then
+  call('ZREMRANGEBYSCORE', messages, place, place)
+else
+  for first = rank, count - 1, 100 do
+    local ids = call('ZRANGE', messages, first, first + 99)
+    for i, message in ipairs(ids) do ids[i] = string.sub(message, string.find(message, '\\n', 1, true) + 1) end
+    call('HDEL', places, unpack(ids))
+  end
+  call('ZREMRANGEBYRANK', messages, rank, -1)
+  count = rank
+end
+${endWriting}
 `,
 );
 
@@ -323,63 +312,61 @@ const stagingLease = 10_000;
  */
 export const replace = script(
   true,
-  common,
-  writing,
-  `
+  `${loadToWrite}
+local details ${loadDetails}
 local stagedMessages, stagedPlaces = KEYS[4], KEYS[5]
-local session, trouble = load()
-if trouble then return trouble end
-local details = load_details(session)
 local place, total = tonumber(ARGV[6]), ARGV[7]
-local owner = redis.call('HGET', stagedPlaces, '')
-local refused = happened(session, details) and unchanged(session) or conflict(session)
-if refused then
-  if owner == next then redis.call('UNLINK', stagedMessages, stagedPlaces) end
-  return refused
+local owner = call('HGET', stagedPlaces, '')
+local done = ${happened}
+if owner == next and (done or required ~= '' and required ~= '=' .. (version or '')) then
+  call('UNLINK', stagedMessages, stagedPlaces)
 end
-local first = is_first(session)
-if first and not registered then return {'unregistered'} end
+if done then ${returnUnchanged} end
+${refuseConflict}
+${refuseUnregistered}
 if place == 0 then
   local taken = owner and owner ~= next and total == ''
-  if taken and redis.call('PTTL', stagedPlaces) > ${stagingLife - stagingLease} then return {'busy'} end
-  redis.call('UNLINK', stagedMessages, stagedPlaces)
+  if taken and call('PTTL', stagedPlaces) > ${stagingLife - stagingLease} then return {'busy'} end
+  call('UNLINK', stagedMessages, stagedPlaces)
 elseif owner ~= next then
   return {'lost'}
 end
 local members, placed = {}, {}
 for i = 12, #ARGV, 2 do
   place = place + 1
-  members[#members + 1], members[#members + 2] = text(place), ARGV[i + 1]
-  placed[#placed + 1], placed[#placed + 2] = ARGV[i], text(place)
+  members[#members + 1], members[#members + 2] = format('%.0f', place), ARGV[i + 1]
+  placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', place)
 end
 if #members > 0 then
-  redis.call('ZADD', stagedMessages, unpack(members))
-  redis.call('HSET', stagedPlaces, unpack(placed))
+  call('ZADD', stagedMessages, unpack(members))
+  call('HSET', stagedPlaces, unpack(placed))
 end
 if total == '' then
-  redis.call('HSET', stagedPlaces, '', next)
-  redis.call('PEXPIRE', stagedMessages, ${stagingLife})
-  redis.call('PEXPIRE', stagedPlaces, ${stagingLife})
+  call('HSET', stagedPlaces, '', next)
+  call('PEXPIRE', stagedMessages, ${stagingLife})
+  call('PEXPIRE', stagedPlaces, ${stagingLife})
   return {'staged'}
 end
-redis.call('HDEL', stagedPlaces, '')
+call('HDEL', stagedPlaces, '')
 total = tonumber(total)
-if redis.call('HLEN', stagedPlaces) ~= total or redis.call('ZCARD', stagedMessages) ~= total then
-  redis.call('UNLINK', stagedMessages, stagedPlaces)
+if call('HLEN', stagedPlaces) ~= total or call('ZCARD', stagedMessages) ~= total then
+  call('UNLINK', stagedMessages, stagedPlaces)
   return {'lost'}
 end
-local title = ARGV[11] ~= '' and apply(cjson.decode(ARGV[11]), session, details) or nil
-local times = ARGV[8] ~= '' and {ARGV[8], ARGV[9], ARGV[10]} or nil
-return save(session, {count = total, sequence = total, edited = next, title = title, details = details, times = times,
-  first = first, write = function()
-    redis.call('UNLINK', messages, places)
-    if total > 0 then
-      redis.call('RENAME', stagedMessages, messages)
-      redis.call('RENAME', stagedPlaces, places)
-      redis.call('PERSIST', messages)
-      redis.call('PERSIST', places)
-    end
-  end})
+local changed, changes = details, false
+if ARGV[11] ~= '' then ${apply("ARGV[11]")} end
+members, count, sequence, edited = {}, total, total, next
+${beginWriting(`
+if ARGV[8] ~= '' then created, updated, expires = ARGV[8], ARGV[9], ARGV[10] ~= '' and ARGV[10] or '-' end
+`)}
+call('UNLINK', messages, places)
+if total > 0 then
+  call('RENAME', stagedMessages, messages)
+  call('RENAME', stagedPlaces, places)
+  call('PERSIST', messages)
+  call('PERSIST', places)
+end
+${endWriting}
 `,
 );
 
@@ -389,22 +376,19 @@ return save(session, {count = total, sequence = total, edited = next, title = ti
  */
 export const page = script(
   false,
-  common,
-  `
-local is_up, anchor, limit = ARGV[1] == 'up', ARGV[2], tonumber(ARGV[3])
-local session, trouble = load()
-if trouble then return trouble end
-if not session then return {'absent'} end
-local rank = is_up and 0 or session.count
+  `${load}
+if not header then return {'absent'} end
+local isUp, anchor, limit = ARGV[1] == 'up', ARGV[2], tonumber(ARGV[3])
+local rank = isUp and 0 or count
 if anchor ~= '' then
-  local place = redis.call('HGET', places, anchor)
+  local place = call('HGET', places, anchor)
   if not place then return {'missing'} end
-  rank = redis.call('ZCOUNT', messages, '-inf', is_up and place or '(' .. place)
+  rank = call('ZCOUNT', messages, '-inf', isUp and place or '(' .. place)
 end
-local first = is_up and rank or math.max(rank - limit, 0)
-local past = is_up and math.min(rank + limit, session.count) or rank
-local found = first < past and redis.call('ZRANGE', messages, first, past - 1) or {}
-return {'session', session.header, member(-2), rank, found}
+local first = isUp and rank or math.max(rank - limit, 0)
+local past = isUp and math.min(rank + limit, count) or rank
+local found = first < past and call('ZRANGE', messages, first, past - 1) or {}
+return {'session', header, call('ZRANGE', messages, -2, -2)[1], rank, found}
 `,
 );
 
