@@ -25,6 +25,7 @@ const longestPause = 15;
 
 /** A write that waits for its transaction. */
 interface Job {
+  readonly signal: AbortSignal;
   /** Returns what is left to do once the transaction is committed. */
   readonly run: () => { readonly erases: boolean; readonly resolve: () => void };
   readonly reject: (error: unknown) => void;
@@ -75,30 +76,12 @@ export class Connection {
     erases: (result: T) => boolean = () => false,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const leave = () => {
-        this.#jobs.delete(job);
-        signal.removeEventListener("abort", abort);
+      if (signal.aborted) return reject(this.#tooLate());
+      const run = () => {
+        const result = work();
+        return { erases: erases(result), resolve: () => resolve(result) };
       };
-      const job: Job = {
-        run: () => {
-          const result = work();
-          return {
-            erases: erases(result),
-            resolve: () => {
-              leave();
-              resolve(result);
-            },
-          };
-        },
-        reject: (error) => {
-          leave();
-          reject(error);
-        },
-      };
-      const abort = () => job.reject(this.#tooLate());
-      if (signal.aborted) return abort();
-      signal.addEventListener("abort", abort);
-      this.#jobs.add(job);
+      this.#jobs.add({ signal, run, reject });
       if (!this.#draining) void this.#drain();
     });
   }
@@ -112,10 +95,24 @@ export class Connection {
     for (let attempt = 0; this.#jobs.size > 0; ) {
       // Whatever this turn of the event loop brings shares the transaction.
       await setImmediate();
+      for (const job of this.#jobs) if (job.signal.aborted) this.#refuse(job);
       if (this.#commit()) attempt = 0;
-      else await pause(++attempt);
+      else await this.#waitForLock(++attempt);
     }
     this.#draining = false;
+  }
+
+  /** Only here does it take time until a job has its turn, so only here are the signals listened to. */
+  async #waitForLock(attempt: number): Promise<void> {
+    const waiting = [...this.#jobs].map((job) => [job, () => this.#refuse(job)] as const);
+    for (const [{ signal }, refuse] of waiting) signal.addEventListener("abort", refuse);
+    await pause(attempt);
+    for (const [{ signal }, refuse] of waiting) signal.removeEventListener("abort", refuse);
+  }
+
+  #refuse(job: Job, reason: unknown = this.#tooLate()): void {
+    this.#jobs.delete(job);
+    job.reject(reason);
   }
 
   /** One transaction of what waits. False: somebody else holds the lock. */
@@ -137,9 +134,10 @@ export class Connection {
       const committing = running === undefined && ran.size > 0;
       const failed = running ? [running] : committing ? ran.keys() : this.#jobs;
       const failure = this.#failure(error, committing ? "unknown" : "not-applied");
-      for (const job of failed) job.reject(failure);
+      for (const job of failed) this.#refuse(job, failure);
       return true;
     }
+    for (const job of ran.keys()) this.#jobs.delete(job);
     const done = [...ran.values()];
     if (done.some(({ erases }) => erases)) this.#emptyLog();
     for (const { resolve } of done) resolve();

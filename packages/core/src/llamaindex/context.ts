@@ -12,6 +12,8 @@ import type { ChatMessage, MessageContent } from "../messages.js";
 export function arrangeToolMessages<Message extends ChatMessage>(
   messages: readonly Message[],
 ): Message[] {
+  // Most conversations have none.
+  if (messages.every(({ options }) => options === undefined)) return [...messages];
   const results = matchResults(messages);
   return messages.flatMap((message) => {
     if (toolResultId(message) !== undefined) return [];
