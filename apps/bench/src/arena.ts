@@ -10,7 +10,7 @@ import type {
 } from "./contestant.js";
 import { alike, besidePeers, type Entry, type Target, timed } from "./entry.js";
 import type { Effort, Timing } from "./measure.js";
-import { history } from "./messages.js";
+import { history, message } from "./messages.js";
 
 /** So many of the newest messages are compared at the end. */
 const compared = 2_000;
@@ -96,6 +96,20 @@ export class Arena {
     return appended;
   }
 
+  /** Let the engine's caches fill, and the code be compiled, as in a server that has run for a while. */
+  async warmUp(): Promise<void> {
+    const conversations = Array.from({ length: 64 }, (_, n) => ({ user: "warm", name: `up-${n}` }));
+    for (const contestant of (await this.contestants("warmup")).values()) {
+      await contestant.fill(conversations.map((one): Filling => [one, history(40)]));
+      const end = performance.now() + this.effort.warmUpTime;
+      for (let pass = 0; performance.now() < end; pass++) {
+        const one = conversations[pass % conversations.length] as Conversation;
+        await contestant.append(one, [message(pass, "warm-up")]);
+        await contestant.newest?.(one, 20);
+      }
+    }
+  }
+
   /**
    * Conversations of `size` messages, the same for all contestants that hold so long ones. Several of the short ones, to be
    * used by turns, so that what is appended to them while they are measured does not make them long.
@@ -121,9 +135,13 @@ export class Arena {
       await contestant.fill(conversations.map((one): Filling => [one, messages]));
     }
     await this.backend.settle(this.at);
-    // What a contestant keeps open of a conversation is opened before time is taken.
+    // What a contestant keeps of a conversation, handles and places of ids, it has before time is taken.
+    const first = { id: "m0", position: 0 };
     for (const contestant of contestants) {
-      for (const one of conversations) await (contestant.newest?.(one, 1) ?? contestant.all(one));
+      for (const one of conversations) {
+        await (contestant.newest?.(one, 1) ?? contestant.all(one));
+        await contestant.page?.(one, first, 1);
+      }
     }
     return conversations;
   }

@@ -19,8 +19,8 @@ const usage = `pnpm bench [--quick] [--peers] [--json] [--backend names] [--work
   --backend  core,${Object.keys(backends).join()}
   --work     ${[...works, ...coreWorks].map(({ name }) => name).join()}`;
 
-const thorough: Effort = { rounds: 5, roundTime: 2_000, passes: [5, 2_000] };
-const hasty: Effort = { rounds: 3, roundTime: 250, passes: [1, 1_000] };
+const thorough: Effort = { rounds: 5, roundTime: 2_000, warmUpTime: 2_000, passes: [5, 2_000] };
+const hasty: Effort = { rounds: 3, roundTime: 250, warmUpTime: 500, passes: [1, 1_000] };
 
 const folder = join(import.meta.dirname, "..");
 const chartFolder = join(folder, "../../docs/performance");
@@ -94,6 +94,7 @@ async function measure(options: Options): Promise<{ report: Report; failed: bool
     if (engine === undefined) continue;
     const arena = new Arena(name, backend, engine.at, { effort, quick, peers });
     try {
+      await attempt(`${name}: warming up`, () => arena.warmUp().then(() => []));
       for (const work of asked) await attempt(`${name} ${work.name}`, () => work.run(arena));
       await attempt(`${name}: all contestants hold the same`, async () => {
         await arena.refuseDifferences();

@@ -6,6 +6,8 @@ export interface Effort {
   readonly rounds: number;
   /** Milliseconds of one round, and of the warm-up, for all lanes of a race together. */
   readonly roundTime: number;
+  /** Milliseconds that each contestant does something before anything is measured. */
+  readonly warmUpTime: number;
   /** Bounds of how often each lane runs in a round. */
   readonly passes: readonly [least: number, most: number];
 }
@@ -32,7 +34,7 @@ export interface Timing {
  */
 export async function race<L extends Lane>(
   lanes: readonly L[],
-  effort: Effort,
+  effort: Omit<Effort, "warmUpTime">,
 ): Promise<ReadonlyMap<L, Timing>> {
   const samples = new Map(lanes.map((lane) => [lane, [] as number[]]));
   const taken = new Map(lanes.map((lane) => [lane, 0]));
