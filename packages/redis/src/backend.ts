@@ -203,12 +203,16 @@ export class RedisBackend implements ChatStoreBackend {
     const restEnd = restStart + wanted - found.length;
     const rest: string[][] = [];
     let part = found;
+    let header: string | undefined;
     for (let next = restStart; next < restEnd && part.length > 0; next += part.length) {
       step = Math.min(step * mostGrowth, fitting(part, partBytes * size), restEnd - next);
-      part = await this.#members(keys, next, next + step - 1, signal);
+      // Commands take effect in their order: the header is read after the last part without waiting for that.
+      [part, [header]] = await Promise.all([
+        this.#members(keys, next, next + step - 1, signal),
+        next + step === restEnd ? this.#members(keys, -1, -1, signal) : [],
+      ]);
       rest.push(part);
     }
-    const [header] = await this.#members(keys, -1, -1, signal);
     if (header === undefined || parseHeader(key.id, header).edited !== edited) return "changed";
     const all = (isUp ? [found, ...rest] : [...rest, found]).flat();
     if (all.length < wanted) throw damage(key.id, "messages are gone");
