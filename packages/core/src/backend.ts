@@ -143,7 +143,9 @@ export type MigrateMode = "auto" | "check" | "off";
  * - An expired session is absent, in every method, swept or not. The engine's clock judges, never this process's.
  * - A failing engine is a thrown `BackendError { retryable, outcome }` (see {@link FailureOutcome}; of `open`, `read` and
  *   `list` always `not-applied`); damaged or newer data is a `CorruptSessionError` or `UnsupportedFormatError`; everything else is an {@link Outcome}.
- * - A method settles soon after its `signal` aborts, and leaves no listener on it: a later call may get the same signal.
+ * - Core waits no longer than until a method's `signal` aborts. A method that knows more then than that time is over (that
+ *   nothing was sent, for example) rejects with it at once. After that it begins nothing more.
+ * - A method leaves no listener on its `signal`: a later call may get the same one.
  * - Calls come concurrently. Calls on one session of one handle never overlap.
  */
 export interface ChatStoreBackend {

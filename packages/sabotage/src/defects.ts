@@ -726,6 +726,16 @@ export const defects: Readonly<Record<string, Defect>> = {
     }),
   },
 
+  "listens to signals for ever": {
+    breaks: "G12",
+    backend: (sound) => ({
+      read(key, range, signal) {
+        signal.addEventListener("abort", () => {});
+        return sound.read(key, range, signal);
+      },
+    }),
+  },
+
   "reads the whole history for the newest": {
     breaks: "G12",
     backend: (sound) => ({

@@ -1,5 +1,7 @@
+import { getEventListeners } from "node:events";
 import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
+import { calls } from "./calls.js";
 import { holds, same } from "./claims.js";
 import { ids, say } from "./messages.js";
 import { need, type Subject } from "./subject.js";
@@ -76,7 +78,7 @@ export function flatCost(subject: Subject): void {
     await store.addMessages(key, [say("x", { id: "warm" })]);
     const whole = await work(namespace, () => store.getMessages(key));
     holds(whole >= history, `The work hook sees ${whole} units when ${history} messages are read`);
-    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+    const quick: Readonly<Record<string, () => Promise<unknown>>> = {
       "an append": () => store.addMessages(key, [say("x"), say("y")]),
       "an append with an id of the caller's own": () =>
         store.addMessages(key, [say("x", { id: "own" })]),
@@ -85,12 +87,41 @@ export function flatCost(subject: Subject): void {
       "the session": () => store.getSession(key),
       "a title": () => store.setTitle(key, "Kittens"),
     };
-    for (const [name, call] of Object.entries(calls)) {
+    for (const [name, call] of Object.entries(quick)) {
       const cost = await work(namespace, call);
       holds(
         cost * 4 <= whole,
         `${name} looks at ${cost} units, reading the whole history at ${whole}: it gets slower with every message`,
       );
+    }
+  });
+
+  test("calls leave nothing behind on the signals that later calls get", async () => {
+    const rounds = 10;
+    const store = subject.open(subject.namespace());
+    const key = subject.key();
+    const signals = new Set<AbortSignal>();
+    const listeners = () =>
+      [...signals].reduce((sum, signal) => sum + getEventListeners(signal, "abort").length, 0);
+    const { addEventListener } = EventTarget.prototype;
+    EventTarget.prototype.addEventListener = function (...args) {
+      if (this instanceof AbortSignal) signals.add(this);
+      addEventListener.apply(this, args);
+    };
+    try {
+      for (const [name, call] of Object.entries(calls)) {
+        const before = listeners();
+        for (let round = 0; round < rounds; round++) {
+          await call(store, key).catch(() => undefined);
+        }
+        const left = listeners() - before;
+        holds(
+          left < rounds,
+          `${rounds} times ${name} left ${left} listeners behind: each call takes memory for ever`,
+        );
+      }
+    } finally {
+      EventTarget.prototype.addEventListener = addEventListener;
     }
   });
 }
