@@ -82,12 +82,25 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
       }
     },
 
-    /** Begins a turn with an agent that never gets the weather of this city, and reports when it waits for it. */
-    async hang(key: string, who: "agent" | "multiAgent", message: string, city: string) {
+    /**
+     * Begins a turn with an agent that never gets the weather of this city. Reports when it waits for it and what it was told
+     * before is stored: a tool that is called at the same time may answer later.
+     */
+    async hang(
+      key: string,
+      who: "agent" | "multiAgent",
+      message: string,
+      city: string,
+      told: readonly string[],
+    ) {
       const memory = await open(key);
       const onCall = async (called: string) => {
         if (called !== city) return;
-        await memory.flush();
+        for (let isStored = false; !isStored; await memory.flush()) {
+          await setImmediate();
+          const stored = (await store.getMessages(key)).map(({ content }) => content);
+          isStored = told.every((text) => stored.includes(text));
+        }
         report(key);
         await new Promise(() => {});
       };

@@ -26,6 +26,7 @@ async function talk(child: Child, message: string): Promise<Record<ParticipantNa
 /** The cities that the agents ask for, in their order: the second and the third at once. */
 const cities = ["Rome", "Oslo", "Lima", "Cairo"];
 const forecast = (city: string) => `Sunny in ${city}`;
+const toldBefore = (city: string) => cities.slice(0, cities.indexOf(city)).map(forecast);
 /** Turns that a kill interrupts, each while a tool works. */
 const interrupted = (["agent", "multiAgent"] as const).flatMap((who) =>
   cities.map((city) => [who, city] as const),
@@ -36,7 +37,8 @@ async function hang(child: Child): Promise<void> {
   const waiting = new Set(interrupted.map(([who, city]) => key(`${who} ${city}`)));
   const reports = on(child, "report");
   for (const [who, city] of interrupted) {
-    child.ask.hang(key(`${who} ${city}`), who, "How is it?", city).catch(() => {}); // killed
+    const told = toldBefore(city);
+    child.ask.hang(key(`${who} ${city}`), who, "How is it?", city, told).catch(() => {}); // killed
   }
   for await (const [conversation] of reports) {
     waiting.delete(conversation);
@@ -159,8 +161,7 @@ await onEveryBackend(({ config, store, folder }) => {
       const { shown, reply } = continued[`${who} ${city}`] as Turn;
       expect(shown.map(refusal).filter(Boolean)).toEqual([]);
       const texts = withoutPrompts(shown[0]).map(({ content }) => content);
-      const done = cities.slice(0, cities.indexOf(city)).map(forecast);
-      expect(texts.filter((text) => String(text).startsWith("Sunny in"))).toEqual(done);
+      expect(texts.filter((text) => String(text).startsWith("Sunny in"))).toEqual(toldBefore(city));
       expect([texts[0], texts.at(-1)]).toEqual(["How is it?", "And now?"]);
       expect(texts.some((text) => String(text).includes("is now handling the request"))).toBe(
         who === "multiAgent",

@@ -19,8 +19,7 @@ export type Attempt<T> = (signal: AbortSignal, attempt: number, unknown: boolean
 /** An operation that has begun and is not over. */
 interface Running {
   readonly controller: AbortController;
-  /** By `performance.now()`. */
-  readonly deadline: number;
+  readonly timer: NodeJS.Timeout;
   /** Settles the attempt that does not notice. */
   reject: (reason: unknown) => void;
   /** Where it is among those that run. */
@@ -39,9 +38,6 @@ export class Runner {
   readonly #running: Running[] = [];
   /** Of operations that are over, for later ones: to make a signal costs more than all else that core does for a read. */
   readonly #spare: AbortController[] = [];
-  /** One for all operations, due at the first deadline or earlier. */
-  #timer: NodeJS.Timeout | undefined;
-  #due = Number.POSITIVE_INFINITY;
   #opening: Promise<void> | undefined;
   #opened = false;
   #stopped = false;
@@ -124,42 +120,26 @@ export class Runner {
     }
   }
 
+  /** @param deadline By `performance.now()`. */
   #begin(deadline: number): Running {
-    const controller = this.#spare.pop() ?? new AbortController();
-    const running = { controller, deadline, reject: () => {}, index: this.#running.length };
+    const running: Running = {
+      controller: this.#spare.pop() ?? new AbortController(),
+      timer: setTimeout(() => abort(running), deadline - performance.now()),
+      reject: () => {},
+      index: this.#running.length,
+    };
     this.#running.push(running);
-    if (deadline < this.#due) this.#arm(deadline);
-    else this.#timer?.ref();
     return running;
   }
 
-  #end(running: Running): void {
-    const { controller, index } = running;
+  #end({ controller, timer, index }: Running): void {
+    clearTimeout(timer);
     const last = this.#running.pop() as Running;
-    if (last !== running) {
+    if (index < this.#running.length) {
       this.#running[index] = last;
       last.index = index;
     }
-    if (this.#running.length === 0) this.#timer?.unref();
     if (!controller.signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
-  }
-
-  #arm(due: number): void {
-    clearTimeout(this.#timer);
-    this.#due = due;
-    this.#timer = setTimeout(() => this.#expire(), due - performance.now());
-  }
-
-  /** Abort what is overdue, and wait for the others. */
-  #expire(): void {
-    const now = performance.now();
-    let next = Number.POSITIVE_INFINITY;
-    for (const running of this.#running) {
-      if (running.deadline <= now) abort(running);
-      else next = Math.min(next, running.deadline);
-    }
-    this.#due = Number.POSITIVE_INFINITY;
-    if (next < this.#due) this.#arm(next);
   }
 
   #refuseWhenStopped(cause?: unknown): void {
