@@ -43,6 +43,7 @@ import { Locks } from "./lock.js";
 import { refuseLate } from "./open-file.js";
 import {
   IndexCache,
+  type PageEnd,
   replaceSessionFile,
   type SessionFile,
   type SessionIndex,
@@ -52,6 +53,7 @@ import {
 import { StoreFolder } from "./store-folder.js";
 
 const maxIndexedMessages = 250_000;
+const maxPageEnds = 1_000;
 /** A file is rewritten when this much of it, and half of it, was erased. */
 const minErasedBytes = 1024 * 1024;
 /** Sessions that a list looks at together. */
@@ -90,6 +92,8 @@ export class FileBackend implements ChatStoreBackend {
   readonly #folder: StoreFolder;
   readonly #locks: Locks;
   readonly #indexes = new IndexCache(maxIndexedMessages);
+  /** By path, of the pages that were read last. */
+  readonly #pageEnds = new Map<string, PageEnd>();
   readonly #durable: boolean;
   /** How far a purge came that ran out of time. */
   #purgedTo: Place | undefined;
@@ -449,13 +453,39 @@ export class FileBackend implements ChatStoreBackend {
   /** The records of a range; `undefined` when the message that it names is not there. */
   async #select(file: SessionFile, path: string, range: Range) {
     const { limit = file.commit.messageCount } = range;
-    if ("from" in range) return range.from === "start" ? file.oldest(limit) : file.newest(limit);
+    if ("before" in range) {
+      const index = await this.#index(file, path);
+      const at = index.ordinals.get(range.before);
+      return at === undefined ? undefined : file.slice(index, Math.max(at - limit, 0), at);
+    }
+    if ("from" in range && range.from === "end") return file.newest(limit);
+    const page =
+      "after" in range
+        ? await this.#pageAfter(file, path, range.after, limit)
+        : await file.from(0, limit);
+    const id = page?.records.at(-1)?.id;
+    if (page !== undefined && id !== undefined) this.#keepEnd(path, file, id, page.last);
+    return page?.records;
+  }
+
+  async #pageAfter(file: SessionFile, path: string, id: string, limit: number) {
+    const end = this.#pageEnds.get(path);
+    if (end?.id === id && (await file.grewFrom(end))) {
+      const { records, last } = await file.from(end.offset, limit + 1);
+      return { records: records.slice(1), last };
+    }
     const index = await this.#index(file, path);
-    const at = index.ordinals.get("before" in range ? range.before : range.after);
+    const at = index.ordinals.get(id);
     if (at === undefined) return undefined;
-    return "before" in range
-      ? file.slice(index, Math.max(at - limit, 0), at)
-      : file.slice(index, at + 1, at + 1 + limit);
+    const records = await file.slice(index, at + 1, at + 1 + limit);
+    return { records, last: index.offsets[at + records.length] as number };
+  }
+
+  #keepEnd(path: string, file: SessionFile, id: string, offset: number): void {
+    this.#pageEnds.delete(path);
+    this.#pageEnds.set(path, { ...file.known, id, offset });
+    const [oldest] = this.#pageEnds.keys();
+    if (this.#pageEnds.size > maxPageEnds && oldest !== undefined) this.#pageEnds.delete(oldest);
   }
 
   /** Of those of the records' ids that are stored. An id that core has just made cannot be. */

@@ -40,11 +40,21 @@ interface MessageBlock {
   }[];
 }
 
-/** Where the messages of a session are. Costs one scan, and later only what was appended since. */
-export interface SessionIndex {
-  /** The last commit that the scan saw. */
+/** A file as it was once: as long as it only grows, what is known of it holds. */
+interface Known {
+  /** Of the last commit then. */
   readonly version: Version;
   readonly commit: Region;
+}
+
+/** Where a page ended, for who reads on from there: all of a session can be read page by page without an index. */
+export interface PageEnd extends Known {
+  readonly id: string;
+  readonly offset: number;
+}
+
+/** Where the messages of a session are. Costs one scan, and later only what was appended since. */
+export interface SessionIndex extends Known {
   /** Of each message, by its place in the session. */
   readonly offsets: number[];
   readonly digests: string[];
@@ -162,6 +172,11 @@ export class SessionFile {
     return undefined;
   }
 
+  /** What is known of the file from now on. */
+  get known(): Known {
+    return { version: this.commit.version, commit: this.#last };
+  }
+
   /** Where the next batch begins. */
   get end(): number {
     return endOf(this.#last);
@@ -202,22 +217,24 @@ export class SessionFile {
     }
   }
 
-  /** The oldest so many messages, oldest first. */
-  async oldest(limit: number): Promise<MessageRecord[]> {
+  /** So many messages from the line at an offset on, oldest first, at their own cost; and where the last of them is. */
+  async from(offset: number, limit: number): Promise<{ records: MessageRecord[]; last: number }> {
     const records: MessageRecord[] = [];
-    if (limit === 0) return records;
-    for await (const { messages } of this.messages(0, this.end, this.#bytesOf(limit))) {
-      for (const { record } of messages) {
-        if (records.push(record) === limit) return records;
+    let last = offset;
+    if (limit === 0) return { records, last };
+    for await (const { block, messages } of this.messages(offset, this.end, this.#bytesOf(limit))) {
+      for (const { begin, record } of messages) {
+        last = block.at + begin;
+        if (records.push(record) === limit) return { records, last };
       }
     }
-    this.#checkCount(records.length);
-    return records;
+    if (offset === 0) this.#checkCount(records.length);
+    return { records, last };
   }
 
   /** The newest so many messages, oldest first, at their own cost. */
   async newest(limit: number): Promise<MessageRecord[]> {
-    if (limit >= this.commit.messageCount) return this.oldest(limit);
+    if (limit >= this.commit.messageCount) return (await this.from(0, limit)).records;
     const records: MessageRecord[] = [];
     if (limit === 0) return records;
     const file = this.#file;
@@ -245,10 +262,9 @@ export class SessionFile {
 
   /** The index of this file. `known` is used up: extended, if the file only grew since. */
   async index(known: SessionIndex | undefined): Promise<SessionIndex> {
-    const { version } = this.commit;
-    if (known?.version === version) return known;
+    if (known?.version === this.commit.version) return known;
     const { offsets, digests, ordinals, commit }: Omit<SessionIndex, "version"> =
-      known !== undefined && (await this.#grewFrom(known))
+      known !== undefined && (await this.grewFrom(known))
         ? known
         : { offsets: [], digests: [], ordinals: new Map(), commit: [0, 0] };
     for await (const { block, messages } of this.messages(endOf(commit))) {
@@ -259,7 +275,7 @@ export class SessionFile {
       }
     }
     this.#checkCount(ordinals.size);
-    return { version, commit: this.#last, offsets, digests, ordinals };
+    return { ...this.known, offsets, digests, ordinals };
   }
 
   /**
@@ -316,7 +332,8 @@ export class SessionFile {
   }
 
   /** Whether the file begins with what was scanned then: no version is ever stored twice. */
-  async #grewFrom({ version, commit }: SessionIndex): Promise<boolean> {
+  async grewFrom({ version, commit }: Known): Promise<boolean> {
+    if (version === this.commit.version) return true;
     if (endOf(commit) > this.end) return false;
     const line = parseLine(await this.#file.read(...commit));
     return line?.kind === "commit" && line.commit.version === version;

@@ -23,11 +23,17 @@ test.skipIf(process.platform !== "linux")("what operations cost does not creep u
     key,
     Array.from({ length: 2_000 }, (_, n) => say(`m${n}`)),
   );
+  const firstPages = async () => {
+    const first = await store.getMessages(key, { limit: 20 });
+    await store.getMessages(key, { after: first.at(-1)?.id, limit: 20 });
+  };
   /** Bytes that are read, bytes that are written. */
   const most: Record<string, [() => Promise<unknown>, number, number]> = {
     "append one": [() => store.addMessage(key, say()), 5_000, 1_200],
     "append three": [() => store.addMessages(key, [say(), say(), say()]), 5_000, 2_300],
     "newest 20": [() => store.getMessages(key, { last: 20 }), 20_000, 100],
+    // Before anything needs an index, whose scan would be seen here.
+    "20 and the next 20": [firstPages, 40_000, 100],
     "page of 20": [() => store.getMessages(key, { before: "m1000", limit: 20 }), 16_000, 100],
     session: [() => store.getSession(key), 5_000, 100],
     list: [() => store.listSessions({ user: "alice" }), 5_000, 100],

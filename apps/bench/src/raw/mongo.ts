@@ -9,7 +9,7 @@
  * - Left out: that, digests, compare-and-set, expiry, state, title, giving up in time.
  */
 import { randomUUID } from "node:crypto";
-import { MongoClient } from "mongodb";
+import { MongoClient, type MongoServerError } from "mongodb";
 import type {
   Contestant,
   Conversation,
@@ -58,11 +58,17 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     const { user, name } = conversation;
     const session = keyOf(conversation);
     const updated = new Date();
-    const row = await sessions.findOneAndUpdate(
-      { _id: session },
-      { $inc: { count: batch.length }, $set: { user, name, version: randomUUID(), updated } },
-      { ...notYetInTheJournal, upsert: true, returnDocument: "after", projection: { count: 1 } },
-    );
+    const take = () =>
+      sessions.findOneAndUpdate(
+        { _id: session },
+        { $inc: { count: batch.length }, $set: { user, name, version: randomUUID(), updated } },
+        { ...notYetInTheJournal, upsert: true, returnDocument: "after", projection: { count: 1 } },
+      );
+    // Of several that begin a session at once, all but one may find that it is there already.
+    const row = await take().catch((error: MongoServerError) => {
+      if (error.code !== 11_000) throw error;
+      return take();
+    });
     const first = (row?.count ?? 0) - batch.length;
     await messages.insertMany(
       batch.map((message, index) => ({
