@@ -205,7 +205,9 @@ export const defects: Readonly<Record<string, Defect>> = {
             }
             for (const { id } of records) {
               database
-                .prepare("UPDATE chatstore_messages SET seq = ? WHERE session = ? AND id = ?")
+                .prepare(
+                  "UPDATE chatstore_messages SET place = session << 32 | ? WHERE session = ? AND id = ?",
+                )
                 .run(block.next++, session.id, id);
             }
           });
@@ -724,6 +726,30 @@ export const defects: Readonly<Record<string, Defect>> = {
         return outcome;
       },
     }),
+  },
+
+  "reads on by counting": {
+    breaks: "G3",
+    backend(sound) {
+      const ends = new Map<string, { id: string; count: number }>();
+      return {
+        async read(key, range, signal) {
+          const end = ends.get(key.id);
+          const known = "after" in range && end?.id === range.after ? end.count : undefined;
+          const found = await sound.read(key, known === undefined ? range : everything, signal);
+          if (typeof found !== "object") return found;
+          if (known !== undefined) {
+            const { limit = found.records.length } = range;
+            return { ...found, records: found.records.slice(known, known + limit) };
+          }
+          const id = found.records.at(-1)?.id;
+          if ("from" in range && range.from === "start" && id !== undefined) {
+            ends.set(key.id, { id, count: found.records.length });
+          }
+          return found;
+        },
+      };
+    },
   },
 
   "listens to signals for ever": {

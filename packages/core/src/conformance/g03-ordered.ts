@@ -1,6 +1,6 @@
 import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
-import { holds, same } from "./claims.js";
+import { holds, refused, same } from "./claims.js";
 import { skewClock } from "./clock.js";
 import { batchOf, brokenBatches, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
@@ -166,6 +166,47 @@ export function ordered(subject: Subject): void {
     expected.push("w");
     await check("everything was replaced");
     await checkOrder(subject.open(namespace), key, expected, "the store was opened anew");
+  });
+
+  test("whoever reads on where a page ended sees what was changed since", async () => {
+    const namespace = subject.namespace();
+    const [reader, writer] = [subject.open(namespace), subject.open(namespace)];
+    const said = Array.from({ length: 12 }, (_, index) => say(`m${index}`, { id: `m${index}` }));
+    const changes: Readonly<Record<string, [(key: string) => Promise<unknown>, string[]]>> = {
+      nothing: [async () => {}, ["m4", "m5", "m6"]],
+      "one was appended": [(key) => writer.addMessage(key, say("new")), ["m4", "m5", "m6"]],
+      "one before was removed": [(key) => writer.deleteMessage(key, 0), ["m4", "m5", "m6"]],
+      "the next was removed": [(key) => writer.deleteMessage(key, 4), ["m5", "m6", "m7"]],
+      "one before was inserted": [
+        (key) => writer.addMessage(key, say("new"), 1),
+        ["m4", "m5", "m6"],
+      ],
+      "the next was edited": [
+        (key) => writer.updateMessage(key, "m4", say("edited")),
+        ["edited", "m5", "m6"],
+      ],
+      "all were turned round": [
+        (key) => writer.setMessages(key, said.toReversed()),
+        ["m2", "m1", "m0"],
+      ],
+    };
+    for (const [name, [change, expected]] of Object.entries(changes)) {
+      const key = subject.key();
+      await writer.setMessages(key, said);
+      await reader.getMessages(key, { limit: 4 });
+      await change(key);
+      const page = await reader.getMessages(key, { after: "m3", limit: 3 });
+      same(texts(page), expected, `The next page is wrong: ${name} since the page before`);
+    }
+    const key = subject.key();
+    await writer.setMessages(key, said);
+    await reader.getMessages(key, { limit: 4 });
+    await writer.deleteMessage(key, 3);
+    await refused(
+      reader.getMessages(key, { after: "m3", limit: 3 }),
+      "MESSAGE_NOT_FOUND",
+      "A reader goes on behind a message that was removed",
+    );
   });
 
   test("the order holds beyond 1,000 messages", async () => {
