@@ -20,6 +20,8 @@ import { type Names, named, type Sql, statements } from "./schema.js";
 
 /** Milliseconds that connections have to say goodbye when the store closes. */
 const closingTime = 500;
+/** Milliseconds by which the pool gives up later than the operation: a busy process runs timers that are due in any order. */
+const graceTime = 1_000;
 
 declare const signature: unique symbol;
 /** A statement on the tables of one store. */
@@ -80,7 +82,7 @@ export class Connections {
       : new pg.Pool({
           keepAlive: true,
           fallback_application_name: "chatstore",
-          connectionTimeoutMillis: timeout,
+          connectionTimeoutMillis: timeout + graceTime,
           ...source,
           Client: remembering(this.#clients),
         });
