@@ -208,8 +208,8 @@ export class RedisBackend implements ChatStoreBackend {
       step = Math.min(step * mostGrowth, fitting(part, partBytes * size), restEnd - next);
       // Commands take effect in their order: the header is read after the last part without waiting for that.
       [part, [header]] = await Promise.all([
-        this.#members(keys, next, next + step - 1, signal),
-        next + step === restEnd ? this.#members(keys, -1, -1, signal) : [],
+        this.#elements(keys, next, next + step - 1, signal),
+        next + step === restEnd ? this.#elements(keys, -1, -1, signal) : [],
       ]);
       rest.push(part);
     }
@@ -235,13 +235,11 @@ export class RedisBackend implements ChatStoreBackend {
     const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
     if (anchor === "" && !isUp) {
       // Not by a script, whose Lua copies each message twice more.
-      const found = await this.#members(keys, -most - 2, -1, signal);
-      const [details, header] = found.splice(-2);
-      if (details !== undefined && header !== undefined) {
-        const { session, edited } = toSession(id, header, details);
-        return { session, edited, rank: session.messageCount, found };
-      }
-      // There is nothing. The script sees whether something is left of it.
+      const found = await this.#elements(keys, -most - 1, -1, signal);
+      const header = found.pop();
+      const known = header === undefined ? undefined : toSession(id, header);
+      if (known?.isWhole) return { ...known, rank: known.session.messageCount, found };
+      // There is nothing: the script sees whether something is left of it. Or there is more than one command reads.
     }
     const args = [isUp ? "up" : "down", anchor, String(most)];
     const reply = await this.#run(scripts.page, [keys.messages, keys.places], args, signal);
@@ -251,9 +249,9 @@ export class RedisBackend implements ChatStoreBackend {
     return { ...toSession(id, header, details), rank, found };
   }
 
-  /** Members of a session's sorted set, by ranks; negative ones count from the end. */
-  #members({ messages }: SessionKeys, first: number, last: number, signal: AbortSignal) {
-    return this.#send((client) => client.zrange(messages, first, last), signal);
+  /** Messages and, at the end, the header, by ranks; negative ones count from the end. */
+  #elements({ messages }: SessionKeys, first: number, last: number, signal: AbortSignal) {
+    return this.#send((client) => client.lrange(messages, first, last), signal);
   }
 
   /** @param isRegistered Whether the user has been registered for this very write. */
@@ -478,9 +476,15 @@ function toOutcome(reply: Reply): Outcome {
   }
 }
 
-/** @param details Left away in lists, which need no state. */
-function toSession(id: string, header: string, details?: string) {
-  const { version, count, created, updated, expires, edited, title } = parseHeader(id, header);
+/**
+ * @param outside Details that the header has no room for.
+ * @returns `isWhole`: whether the details are known. Lists do without.
+ */
+function toSession(id: string, header: string, outside = "") {
+  const fields = parseHeader(id, header);
+  const { version, count, created, updated, expires, edited, title } = fields;
+  const details = fields.details === "@" ? outside : fields.details;
+  const isWhole = details !== "";
   const session: SessionRecord = {
     key: id,
     version,
@@ -489,15 +493,15 @@ function toSession(id: string, header: string, details?: string) {
     updatedAt: Number(updated),
     expiresAt: expires === "-" ? null : Number(expires),
     title: title === "-" ? null : title.slice(1),
-    state: details === undefined ? {} : JSON.parse(details.slice(details.indexOf(" "))).state,
+    state: details === "" || details === "-" ? {} : JSON.parse(details).state,
   };
-  return { session, edited };
+  return { session, edited, isWhole };
 }
 
 const headerForm =
-  /^session 1 (?<version>\S+) (?<count>\d+) \d+ (?<created>\S+) (?<updated>\S+) (?<expires>\S+) (?<edited>\S+) (?<title>.*)$/s;
+  /^session 1 (?<version>\S+) (?<count>\d+) (?<created>\S+) (?<updated>\S+) (?<expires>\S+) (?<edited>\S+) (?<details>[^\n]*)\n(?<title>.*)$/s;
 type Header = Record<
-  "version" | "count" | "created" | "updated" | "expires" | "edited" | "title",
+  "version" | "count" | "created" | "updated" | "expires" | "edited" | "details" | "title",
   string
 >;
 

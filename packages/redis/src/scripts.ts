@@ -9,20 +9,20 @@
  * |---|---|---|
  * | `<p>users` | sorted set | the tags of all users that have sessions; every score is 0 |
  * | `<p>{<tag>}:sessions` | sorted set | the user's session keys; score: minus the time of the last change, so newest first |
- * | `<p>{<tag>}[/c:<conversation>]:messages` | sorted set | see below; a session exists as long as this key does |
- * | `….:places` | hash | by message id: its score in `messages` |
+ * | `<p>{<tag>}[/c:<conversation>]:messages` | list | the messages in their order, then the header; a session exists as long as this key does |
+ * | `….:places` | hash | by message id: its place in `messages`, from 0; under the empty name details that are too long for the header |
  * | `….:staged-messages`, `….:staged-places` | | a long replacement on its way in; expires after a minute |
  *
- * Members of `messages`, in their order:
+ * A message: `<digest> <createdAt> <message as JSON>\n<id>`. The header, in two lines:
  *
- * | score | member |
- * |---|---|
- * | place in the history: from 1, never used twice; gaps are ordinary | `<digest> <createdAt> <message as JSON>\n<id>` |
- * | +inf | `details {"state":{"<entry>":"<JSON>"},"recent":"<version> <version>"}`: `recent` are the latest writes that must not happen twice |
- * | +inf | `session 1 <version> <count> <sequence> <created> <updated> <expires> <edited> <title>`, the header: format; number of messages; last place given; ms since 1970 by the engine's clock, `-` where it never expires; the write that last changed messages other than by appending; `-`, or `+` and the title |
+ * `session 1 <version> <count> <created> <updated> <expires> <edited> <details>`: format; number of messages; ms since 1970 by the
+ * engine's clock, `-` where it never expires; the write that last changed messages other than by appending; `-` for none, or
+ * `{"state":{"<entry>":"<JSON>"},"recent":"<version> <version>"}`, where `recent` are the latest writes that must not happen
+ * twice, or `@` where that is in `places`.
  *
- * The header is the last member, so one command reads it and the newest messages at one instant. What an append need not
- * change is not in it.
+ * `-`, or `+` and the title.
+ *
+ * The header is the last element, so one command reads it and the newest messages at one instant.
  *
  * Both keys of a session expire at the same instant, so an expired session is gone at once and whole.
  */
@@ -91,11 +91,12 @@ function script(writes: boolean, source: string): Script {
 const load = `
 local call, match, format = redis.call, string.match, string.format
 local messages, places = KEYS[1], KEYS[2]
-local header, count = call('ZRANGE', messages, -1, -1)[1], call('HLEN', places)
-local version, counted, sequence, created, updated, expires, edited, title
+local header, count = call('LINDEX', messages, -1), call('HLEN', places)
+local version, counted, created, updated, expires, edited, inline, title
 if header then
-  version, counted, sequence, created, updated, expires, edited, title =
-    match(header, '^session 1 (%S+) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  version, counted, created, updated, expires, edited, inline, title =
+    match(header, '^session 1 (%S+) (%d+) (%S+) (%S+) (%S+) (%S+) ([^\\n]*)\\n(.*)$')
+  if inline == '@' then count = count - 1 end
   if tonumber(counted or -1) ~= count then
     local form = match(header, '^session (%S+)')
     if form ~= '1' then return {'format', form or ''} end
@@ -110,12 +111,16 @@ end
 const loadToWrite = `${load}
 local sessions = KEYS[3]
 local next, required, ttl, key, flags = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-sequence = tonumber(sequence or 0)
 `;
+
+/** Details of so many bytes are in the header: an append writes them anew. */
+const maxInline = 1_024;
 
 /** What a patch or a write that must not happen twice changes. */
 const loadDetails = `
-details = header and cjson.decode(match(call('ZRANGE', messages, -2, -2)[1], '^details (.*)$')) or {state = {}, recent = ''}
+if inline == '@' then details = cjson.decode(call('HGET', places, ''))
+elseif inline and inline ~= '-' then details = cjson.decode(inline)
+else details = {state = {}, recent = ''} end
 `;
 
 /** Whether this very write has happened already, perhaps with others after it. No details: doing it twice does no harm. */
@@ -127,7 +132,7 @@ header and (version == next or details and string.find(' ' .. details.recent .. 
 const returnUnchanged = `
 if not header then return {'unchanged', '', '0'} end
 -- A write, so that WAIT waits for what an earlier attempt has written.
-if string.find(flags, 'replicated', 1, true) then call('ZADD', messages, '+inf', call('ZPOPMAX', messages)[1]) end
+if string.find(flags, 'replicated', 1, true) then call('LSET', messages, -1, header) end
 return {'unchanged', version, format('%.0f', count)}
 `;
 
@@ -180,22 +185,22 @@ if not left then
 elseif left ~= -1 then
   call('PEXPIREAT', sessions, format('%.0f', math.max(tonumber(expires), left == -2 and 0 or tonumber(now) + left)))
 end
-if header then call('ZPOPMAX', messages, changed and 2 or 1) end
+if header then call('RPOP', messages) end
 `;
 
-/** The second half: adds `members`, with scores, and the header as `count`, `sequence`, `edited` and `title` are now. */
+/** The second half: adds `members`, and the header as `count`, `edited` and `title` are now. */
 const endWriting = `
-local last = #members
-if changed or not header then
-  if changed then changed.recent = string.sub(next .. ' ' .. changed.recent, 1, 16 * (#next + 1)) end
-  members[last + 1], members[last + 2] = '+inf', 'details ' .. cjson.encode(changed or {state = {}, recent = ''})
-  last = last + 2
+if changed then
+  changed.recent = string.sub(next .. ' ' .. changed.recent, 1, 16 * (#next + 1))
+  local encoded, outside = cjson.encode(changed), inline == '@'
+  inline = #encoded > ${maxInline} and '@' or encoded
+  if inline == '@' then call('HSET', places, '', encoded)
+  elseif outside then call('HDEL', places, '') end
 end
 count = format('%.0f', count)
-members[last + 1] = '+inf'
-members[last + 2] = 'session 1 ' .. next .. ' ' .. count .. ' ' .. format('%.0f', sequence) .. ' ' .. created .. ' ' .. updated
-  .. ' ' .. expires .. ' ' .. (edited or next) .. ' ' .. (title or '-')
-call('ZADD', messages, unpack(members))
+members[#members + 1] = 'session 1 ' .. next .. ' ' .. count .. ' ' .. created .. ' ' .. updated .. ' ' .. expires
+  .. ' ' .. (edited or next) .. ' ' .. (inline or '-') .. '\\n' .. (title or '-')
+call('RPUSH', messages, unpack(members))
 if left then
   call('PEXPIREAT', messages, expires)
   call('PEXPIREAT', places, expires)
@@ -221,27 +226,24 @@ if details then ${apply("ARGV[6]")} end
 local ids, known, members, placed, duplicates = {}, {}, {}, {}, {'duplicate'}
 for i = 7, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 if header and #ids > 0 then known = call('HMGET', places, unpack(ids)) end
-local added = 0
 for i, id in ipairs(ids) do
   local message, place = ARGV[6 + 2 * i], known[i]
   if not place then
-    added = added + 1
-    place = format('%.0f', sequence + added)
-    local last = #placed
-    members[last + 1], members[last + 2] = place, message
-    placed[last + 1], placed[last + 2] = id, place
-  elseif match(call('ZRANGEBYSCORE', messages, place, place)[1], '^%S+') ~= match(message, '^%S+') then
+    local added = #members
+    placed[2 * added + 1], placed[2 * added + 2] = id, format('%.0f', count + added)
+    members[added + 1] = message
+  elseif match(call('LINDEX', messages, place), '^%S+') ~= match(message, '^%S+') then
     duplicates[#duplicates + 1] = id
   end
 end
 if #duplicates > 1 then return duplicates end
-if added == 0 and not changes then ${returnUnchanged} end
+if #members == 0 and not changes then ${returnUnchanged} end
 ${refuseConflict}
 ${refuseUnregistered}
-count, sequence = count + added, sequence + added
+count = count + #members
 local changed = changes and details
 ${beginWriting()}
-if added > 0 then call('HSET', places, unpack(placed)) end
+if #placed > 0 then call('HSET', places, unpack(placed)) end
 ${endWriting}
 `,
 );
@@ -254,48 +256,55 @@ local details ${loadDetails}
 if ${happened} then ${returnUnchanged} end
 ${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local members, found, place, rank = {}, {}, nil, nil
+local members, found, place = {}, {}, nil
 if operation == 'remove' then
-  local before = count
+  place = count
   for i = 7, #ARGV do
-    local place = call('HGET', places, ARGV[i])
-    if place and not found[ARGV[i]] then
-      found[ARGV[i]] = place
-      count = count - 1
+    local one = tonumber(call('HGET', places, ARGV[i]))
+    if one then
+      found[ARGV[i]] = one
+      place = math.min(place, one)
     end
   end
-  if count == before then ${returnUnchanged} end
+  if place == count then ${returnUnchanged} end
 else
-  place = call('HGET', places, id)
+  place = tonumber(call('HGET', places, id))
   if not place then return {'missing', id} end
   if operation == 'update' then
-    local stored, created = call('ZRANGEBYSCORE', messages, place, place)[1], ARGV[9]
+    local stored, created = call('LINDEX', messages, place), ARGV[9]
     if match(stored, '^%S+') == ARGV[8] then ${returnUnchanged} end
     if created == '' then created = match(stored, ' (%S+)') end
-    members = {place, ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id}
-  else
-    rank = call('ZCOUNT', messages, '-inf', place)
-    if rank == count then ${returnUnchanged} end
-  end
+    found = ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id
+  elseif place == count - 1 then ${returnUnchanged} end
 end
 local changed, first = details, false
 edited = next
 ${beginWriting()}
+local function idsFrom(first)
+  local ids = call('LRANGE', messages, first, first + 99)
+  for i, message in ipairs(ids) do ids[i] = string.sub(message, string.find(message, '\\n', 1, true) + 1) end
+  return ids
+end
 if operation == 'remove' then
-  for id, place in pairs(found) do
-    call('ZREMRANGEBYSCORE', messages, place, place)
+  local removed = 0
+  for id, one in pairs(found) do
+    call('LSET', messages, one, '')
     call('HDEL', places, id)
+    removed = removed + 1
+  end
+  call('LREM', messages, -removed, '')
+  count = count - removed
+  for first = place, count - 1, 100 do
+    local placed = {}
+    for i, id in ipairs(idsFrom(first)) do placed[2 * i - 1], placed[2 * i] = id, format('%.0f', first + i - 1) end
+    call('HSET', places, unpack(placed))
   end
 elseif operation == 'update' then
-  call('ZREMRANGEBYSCORE', messages, place, place)
+  call('LSET', messages, place, found)
 else
-  for first = rank, count - 1, 100 do
-    local ids = call('ZRANGE', messages, first, first + 99)
-    for i, message in ipairs(ids) do ids[i] = string.sub(message, string.find(message, '\\n', 1, true) + 1) end
-    call('HDEL', places, unpack(ids))
-  end
-  call('ZREMRANGEBYRANK', messages, rank, -1)
-  count = rank
+  for first = place + 1, count - 1, 100 do call('HDEL', places, unpack(idsFrom(first))) end
+  call('LTRIM', messages, 0, place)
+  count = place + 1
 end
 ${endWriting}
 `,
@@ -333,12 +342,11 @@ elseif owner ~= next then
 end
 local members, placed = {}, {}
 for i = 12, #ARGV, 2 do
-  place = place + 1
-  members[#members + 1], members[#members + 2] = format('%.0f', place), ARGV[i + 1]
-  placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', place)
+  placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', place + #members)
+  members[#members + 1] = ARGV[i + 1]
 end
 if #members > 0 then
-  call('ZADD', stagedMessages, unpack(members))
+  call('RPUSH', stagedMessages, unpack(members))
   call('HSET', stagedPlaces, unpack(placed))
 end
 if total == '' then
@@ -349,17 +357,18 @@ if total == '' then
 end
 call('HDEL', stagedPlaces, '')
 total = tonumber(total)
-if call('HLEN', stagedPlaces) ~= total or call('ZCARD', stagedMessages) ~= total then
+if call('HLEN', stagedPlaces) ~= total or call('LLEN', stagedMessages) ~= total then
   call('UNLINK', stagedMessages, stagedPlaces)
   return {'lost'}
 end
 local changed, changes = details, false
 if ARGV[11] ~= '' then ${apply("ARGV[11]")} end
-members, count, sequence, edited = {}, total, total, next
+members, count, edited = {}, total, next
 ${beginWriting(`
 if ARGV[8] ~= '' then created, updated, expires = ARGV[8], ARGV[9], ARGV[10] ~= '' and ARGV[10] or '-' end
 `)}
 call('UNLINK', messages, places)
+inline = '-'
 if total > 0 then
   call('RENAME', stagedMessages, messages)
   call('RENAME', stagedPlaces, places)
@@ -372,7 +381,8 @@ ${endWriting}
 
 /**
  * A session and some of its messages. `ARGV`: `up` or `down`; the message to start next to, or nothing to start at that end; how
- * many messages. Returns: header, details, the rank where they begin (going up) or before which they end, messages.
+ * many messages. Returns: header, details that are not in it, the rank where they begin (going up) or before which they end,
+ * messages.
  */
 export const page = script(
   false,
@@ -381,14 +391,14 @@ if not header then return {'absent'} end
 local isUp, anchor, limit = ARGV[1] == 'up', ARGV[2], tonumber(ARGV[3])
 local rank = isUp and 0 or count
 if anchor ~= '' then
-  local place = call('HGET', places, anchor)
+  local place = tonumber(call('HGET', places, anchor))
   if not place then return {'missing'} end
-  rank = call('ZCOUNT', messages, '-inf', isUp and place or '(' .. place)
+  rank = isUp and place + 1 or place
 end
 local first = isUp and rank or math.max(rank - limit, 0)
 local past = isUp and math.min(rank + limit, count) or rank
-local found = first < past and call('ZRANGE', messages, first, past - 1) or {}
-return {'session', header, call('ZRANGE', messages, -2, -2)[1], rank, found}
+local found = first < past and call('LRANGE', messages, first, past - 1) or {}
+return {'session', header, inline == '@' and call('HGET', places, '') or '', rank, found}
 `,
 );
 
@@ -445,7 +455,7 @@ export const describe = script(
 local found = {}
 for i, key in ipairs(ARGV) do
   local messages, places = KEYS[2 * i], KEYS[2 * i + 1]
-  found[i] = redis.call('ZRANGE', messages, -1, -1)[1] or false
+  found[i] = redis.call('LINDEX', messages, -1)
   -- pcall: a server that takes no writes just now can still be read.
   if not found[i] and redis.call('EXISTS', places) == 0 then redis.pcall('ZREM', KEYS[1], key) end
 end

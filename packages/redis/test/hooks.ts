@@ -27,10 +27,9 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
     tamper: async (namespace, search, replacement) => {
       for (const { client, key } of await stored(namespace)) {
         if (!key.endsWith(":messages")) continue;
-        for (const [member, score] of pairs(await client.zrange(key, 0, -1, "WITHSCORES"))) {
-          if (!member.includes(search)) continue;
-          await client.zrem(key, member);
-          await client.zadd(key, score, member.replaceAll(search, replacement));
+        for (const [index, message] of (await client.lrange(key, 0, -1)).entries()) {
+          if (!message.includes(search)) continue;
+          await client.lset(key, index, message.replaceAll(search, replacement));
         }
       }
     },
@@ -58,12 +57,17 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
 }
 
 async function contentOf(client: Redis, key: string): Promise<unknown> {
-  return (await client.type(key)) === "zset"
-    ? client.zrange(key, 0, -1, "WITHSCORES")
-    : client.hgetall(key);
+  switch (await client.type(key)) {
+    case "list":
+      return client.lrange(key, 0, -1);
+    case "zset":
+      return client.zrange(key, 0, -1, "WITHSCORES");
+    default:
+      return client.hgetall(key);
+  }
 }
 
-const reading = /^(z?range|zrangebyscore|hmget|hgetall)$/i;
+const reading = /^([lz]range|zrangebyscore|hmget|hgetall)$/i;
 
 /** Watch a server. Returns what tells how much it was made to do since. */
 async function watch(client: Redis): Promise<() => Promise<number>> {
@@ -82,11 +86,4 @@ async function watch(client: Redis): Promise<() => Promise<number>> {
     }
     return cost;
   };
-}
-
-function pairs(flat: readonly string[]): [string, string][] {
-  return Array.from({ length: flat.length / 2 }, (_, n) => [
-    flat[2 * n] as string,
-    flat[2 * n + 1] as string,
-  ]);
 }
