@@ -48,9 +48,10 @@ export const size: CoreWork = {
     await bundle.close();
     const code = output.map((file) => (file.type === "chunk" ? file.code : "")).join("");
     const about = { backend: "core", work: size.name, history: null };
-    const brotli = brotliCompressSync(code).length;
-    const note = `everything that it exports, minified: ${code.length} bytes; gzip, with brotli ${brotli}`;
-    const ours = gzipSync(code, { level: 9 }).length;
+    // Brotli is what size-limit, the usual tool for this, measures, and what servers deliver.
+    const ours = brotliCompressSync(code).length;
+    const gzip = gzipSync(code, { level: 9 }).length;
+    const note = `everything that it exports, minified: ${code.length} bytes; brotli, with gzip ${gzip}`;
     return [{ ...about, ours, raw: null, ratio: null, target: mostBytes, unit: "bytes", note }];
   },
 };

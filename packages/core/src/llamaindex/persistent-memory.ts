@@ -212,7 +212,8 @@ function derive(Memory: MemoryClass): PersistentClass {
   return class extends Memory implements PersistentMemory {
     // Private at run time too: JSON.stringify(memory) must print neither the store nor its password.
     readonly #attachment: Attachment;
-    #messagesById: Map<string, NewMessage>;
+    /** By id; from the first `add` on, since who only reads needs none. */
+    #known: Map<string, NewMessage> | undefined;
     /** What the store has, or will have, before an agent adds it: the agent's object, and what it became. */
     readonly #storedAhead = new Map<object, CompleteMessage>();
     /** As it is stored, or queued to be. */
@@ -227,7 +228,6 @@ function derive(Memory: MemoryClass): PersistentClass {
     constructor(messages: NewMessage[], options: object, attachment: Attachment) {
       super(messages, options);
       this.#attachment = attachment;
-      this.#messagesById = byId(messages);
       this.#state = attachment.state;
     }
 
@@ -273,7 +273,7 @@ function derive(Memory: MemoryClass): PersistentClass {
       return this.#watched(async () => {
         const cleared = super.clear();
         this.#clears++;
-        this.#messagesById.clear();
+        this.#known = new Map();
         this.#storedAhead.clear();
         this.#forgetFacts();
         this.#state = {};
@@ -433,10 +433,15 @@ function derive(Memory: MemoryClass): PersistentClass {
       const ahead = new Set([...this.#storedAhead.values()].map(({ id }) => id));
       const isAdded = ({ id }: NewMessage) => !ahead.has(id as string);
       this.messages = [...messages.filter(isAdded), ...own];
-      this.#messagesById = byId(this.messages);
+      this.#known = undefined;
       this.memoryCursor = messages.slice(0, memoryCursor).filter(isAdded).length;
       this.#state = state;
       restoreFacts(this.memoryBlocks, state);
+    }
+
+    get #messagesById(): Map<string, NewMessage> {
+      this.#known ??= byId(this.messages);
+      return this.#known;
     }
 
     /** A promise that may be dropped: its failure is then reported, and is no unhandled rejection. */
