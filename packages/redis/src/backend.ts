@@ -92,7 +92,13 @@ export class RedisBackend implements ChatStoreBackend {
     write: Write,
     signal: AbortSignal,
   ): Promise<Outcome> {
-    const rest = [patchArgument(patch), ...records.flatMap(recordArguments)];
+    // A client of the user's own may send a command twice by itself.
+    const isFresh = this.#options.client === undefined && records.every(({ fresh }) => fresh);
+    const rest = [
+      patchArgument(patch),
+      isFresh ? "fresh" : "",
+      ...records.flatMap(recordArguments),
+    ];
     return toOutcome(await this.#write(scripts.append, key, write, rest, signal));
   }
 

@@ -188,7 +188,7 @@ end
 if header then call('RPOP', messages) end
 `;
 
-/** The second half: adds `members`, and the header as `count`, `edited` and `title` are now. */
+/** The second half: adds `elements`, and the header as `count`, `edited` and `title` are now. */
 const endWriting = `
 if changed then
   changed.recent = string.sub(next .. ' ' .. changed.recent, 1, 16 * (#next + 1))
@@ -198,9 +198,9 @@ if changed then
   elseif outside then call('HDEL', places, '') end
 end
 count = format('%.0f', count)
-members[#members + 1] = 'session 1 ' .. next .. ' ' .. count .. ' ' .. created .. ' ' .. updated .. ' ' .. expires
+elements[#elements + 1] = 'session 1 ' .. next .. ' ' .. count .. ' ' .. created .. ' ' .. updated .. ' ' .. expires
   .. ' ' .. (edited or next) .. ' ' .. (inline or '-') .. '\\n' .. (title or '-')
-call('RPUSH', messages, unpack(members))
+call('RPUSH', messages, unpack(elements))
 if left then
   call('PEXPIREAT', messages, expires)
   call('PEXPIREAT', places, expires)
@@ -214,7 +214,7 @@ return {'applied', next, count, first and 'first' or ''}
 /** Add a user, `ARGV[1]`, to the key that lists all users. */
 export const register = script(true, "return {redis.call('ZADD', KEYS[1], 0, ARGV[1])}");
 
-/** `ARGV[6..]`: a patch as JSON or nothing, then id and message of each record. */
+/** `ARGV[6..]`: a patch as JSON or nothing; `fresh` when no id can be there yet; then id and message of each record. */
 export const append = script(
   true,
   `${loadToWrite}
@@ -223,24 +223,24 @@ if ARGV[6] ~= '' then ${loadDetails} end
 if ${happened} then ${returnUnchanged} end
 if details then ${apply("ARGV[6]")} end
 
-local ids, known, members, placed, duplicates = {}, {}, {}, {}, {'duplicate'}
-for i = 7, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
-if header and #ids > 0 then known = call('HMGET', places, unpack(ids)) end
+local ids, known, elements, placed, duplicates = {}, {}, {}, {}, {'duplicate'}
+for i = 8, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+if header and ARGV[7] ~= 'fresh' and #ids > 0 then known = call('HMGET', places, unpack(ids)) end
 for i, id in ipairs(ids) do
-  local message, place = ARGV[6 + 2 * i], known[i]
+  local message, place = ARGV[7 + 2 * i], known[i]
   if not place then
-    local added = #members
+    local added = #elements
     placed[2 * added + 1], placed[2 * added + 2] = id, format('%.0f', count + added)
-    members[added + 1] = message
+    elements[added + 1] = message
   elseif match(call('LINDEX', messages, place), '^%S+') ~= match(message, '^%S+') then
     duplicates[#duplicates + 1] = id
   end
 end
 if #duplicates > 1 then return duplicates end
-if #members == 0 and not changes then ${returnUnchanged} end
+if #elements == 0 and not changes then ${returnUnchanged} end
 ${refuseConflict}
 ${refuseUnregistered}
-count = count + #members
+count = count + #elements
 local changed = changes and details
 ${beginWriting()}
 if #placed > 0 then call('HSET', places, unpack(placed)) end
@@ -256,7 +256,7 @@ local details ${loadDetails}
 if ${happened} then ${returnUnchanged} end
 ${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local members, found, place = {}, {}, nil
+local elements, found, place = {}, {}, nil
 if operation == 'remove' then
   place = count
   for i = 7, #ARGV do
@@ -340,13 +340,13 @@ if place == 0 then
 elseif owner ~= next then
   return {'lost'}
 end
-local members, placed = {}, {}
+local elements, placed = {}, {}
 for i = 12, #ARGV, 2 do
-  placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', place + #members)
-  members[#members + 1] = ARGV[i + 1]
+  placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', place + #elements)
+  elements[#elements + 1] = ARGV[i + 1]
 end
-if #members > 0 then
-  call('RPUSH', stagedMessages, unpack(members))
+if #elements > 0 then
+  call('RPUSH', stagedMessages, unpack(elements))
   call('HSET', stagedPlaces, unpack(placed))
 end
 if total == '' then
@@ -363,7 +363,7 @@ if call('HLEN', stagedPlaces) ~= total or call('LLEN', stagedMessages) ~= total 
 end
 local changed, changes = details, false
 if ARGV[11] ~= '' then ${apply("ARGV[11]")} end
-members, count, edited = {}, total, next
+elements, count, edited = {}, total, next
 ${beginWriting(`
 if ARGV[8] ~= '' then created, updated, expires = ARGV[8], ARGV[9], ARGV[10] ~= '' and ARGV[10] or '-' end
 `)}

@@ -33,7 +33,7 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
         }
       }
     },
-    // Each command, and each member that it reads; those that scripts call included.
+    // Each command, and each element that it reads; those that scripts call included.
     work: async (_, run) => {
       const costs = await Promise.all(clients.map((client) => watch(client)));
       await run();
