@@ -94,9 +94,11 @@ export function tokenCount(count: Count): Count {
   return dividesAtSpaces(count) ? growingCount(count) : count;
 }
 
-/** Counts at least as many tokens as there can be: one for each byte, and what the tokenizer makes of no text at all. */
-export function tokenBound(count: Count): Count {
-  const ofNothing = count([message("")]);
+/** More tokens than any tokenizer adds to a text, such as marks of its begin and end. */
+const maxAddedTokens = 256;
+
+/** Counts at least as many tokens as there can be, without tokenising: one for each byte, and what is added. */
+export function tokenBound(): Count {
   // Of the array that grows: the one that is asked for again.
   let last = { messages: [] as readonly ChatMessage[], length: 0, bytes: 0 };
   return (messages) => {
@@ -105,7 +107,7 @@ export function tokenBound(count: Count): Count {
       known.bytes += bytesOf((messages[known.length] as ChatMessage).content);
     }
     if (messages.length > 1) last = known;
-    return ofNothing + known.bytes;
+    return maxAddedTokens + known.bytes;
   };
 }
 

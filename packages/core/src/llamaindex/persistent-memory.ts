@@ -303,7 +303,7 @@ function derive(Memory: MemoryClass): PersistentClass {
       const tokensOf = (some: readonly ChatMessage[]) => super.countMessagesToken(some);
       // Mostly all of it fits, which is seen without tokenising anything. Blocks are asked once only: that may cost a model.
       if (this.memoryBlocks.length === 0) {
-        const all = await choose(tokenBound(tokensOf)).catch(() => undefined);
+        const all = await choose(tokenBound()).catch(() => undefined);
         if (all?.length === recent.length + transientMessages.length) return all;
       }
       const context = await choose(tokenCount(tokensOf));
