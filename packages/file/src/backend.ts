@@ -549,9 +549,9 @@ function planOf(edit: Edit, { ordinals, digests }: SessionIndex): Plan {
 async function* editedLines(file: SessionFile, change: Change): AsyncGenerator<string | Buffer> {
   let ordinal = 0;
   for await (const { block, messages } of file.messages()) {
-    for (const { begin, end, record } of messages) {
-      const result = change(ordinal++, record);
-      if (result === "keep") yield block.bytes.subarray(begin, end);
+    for (const message of messages) {
+      const result = change(ordinal++, block.record(message));
+      if (result === "keep") yield block.bytes.subarray(message.begin, message.end);
       else if (result !== "drop") yield messageLine(result);
     }
   }

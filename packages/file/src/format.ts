@@ -101,9 +101,10 @@ export type Line =
   | { readonly kind: "state"; readonly name: string; readonly data: string }
   | { readonly kind: "commit"; readonly commit: Commit };
 
+const messageBeginning = '{"id":';
 /** How lines begin; all but blank ones. */
 const beginnings: readonly (readonly [Line["kind"], string])[] = [
-  ["message", '{"id":'],
+  ["message", messageBeginning],
   ["commit", '{"commit":'],
   ["state", '{"state":'],
   ["title", '{"title":'],
@@ -176,7 +177,7 @@ const digestMember = ',"digest":';
 const dataMember = ',"data":';
 
 /** A line where it stands in its block. */
-interface BlockLine {
+export interface BlockLine {
   readonly begin: number;
   /** Behind its line feed. */
   readonly end: number;
@@ -203,19 +204,21 @@ export class Block {
     this.#isAscii = isAscii(bytes);
   }
 
-  *lines(): Generator<BlockLine> {
+  lines(): BlockLine[] {
     const { length } = this.bytes;
+    const lines: BlockLine[] = [];
     for (let begin = 0, end = 0; begin < length; begin = end) {
       end = this.#text.indexOf("\n", begin) + 1 || length;
-      yield { begin, end, kind: this.#kind(begin, end) };
+      lines.push({ begin, end, kind: this.#kind(begin, end) });
     }
+    return lines;
   }
 
   /** The last line first. */
   *backwards(): Generator<BlockLine> {
     for (let end = this.bytes.length, begin = end; end > 0; end = begin) {
-      // Of a negative place, `lastIndexOf` makes 0.
-      begin = end < 2 ? 0 : this.#text.lastIndexOf("\n", end - 2) + 1;
+      // Strings are searched backwards more slowly. A negative place would count from the end.
+      begin = end < 2 ? 0 : this.bytes.lastIndexOf(0x0a, end - 2) + 1;
       yield { begin, end, kind: this.#kind(begin, end) };
     }
   }
@@ -233,19 +236,24 @@ export class Block {
     // Made faster than a subarray, and there are many lines.
     const open = new Uint8Array(buffer, byteOffset + begin, length);
     if (checksumIn(text, begin + length) !== crc32(open)) return undefined;
+    if (text.startsWith(messageBeginning, begin)) return "message";
     return beginnings.find(([, beginning]) => text.startsWith(beginning, begin))?.[0];
   }
 
   /** Of a message's line. Most lines are, so the parser gets the id alone. */
   record({ begin, end }: BlockLine): MessageRecord {
     const text = this.#text;
-    const createdAt = text.indexOf(createdAtMember, begin);
-    const digest = text.indexOf(digestMember, createdAt);
-    const data = text.indexOf(dataMember, digest);
+    const idEnd = text.indexOf(createdAtMember, begin);
+    const createdAt = idEnd + createdAtMember.length;
+    // Of a number, and of a digest, which has no quotes in it.
+    const createdAtEnd = text.indexOf(",", createdAt);
+    const digest = createdAtEnd + digestMember.length + 1;
+    const digestEnd = text.indexOf('"', digest);
+    const data = digestEnd + 1;
     return {
-      id: JSON.parse(this.#slice(begin + '{"id":'.length, createdAt)),
-      createdAt: Number(text.slice(createdAt + createdAtMember.length, digest)),
-      digest: text.slice(digest + digestMember.length + 1, data - 1),
+      id: JSON.parse(this.#slice(begin + messageBeginning.length, idEnd)),
+      createdAt: Number(text.slice(createdAt, createdAtEnd)),
+      digest: text.slice(digest, digestEnd),
       data: this.#slice(data + dataMember.length, end - sealLength),
     };
   }

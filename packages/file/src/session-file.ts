@@ -10,6 +10,7 @@ import {
 } from "@chatstore/core";
 import {
   Block,
+  type BlockLine,
   blank,
   type Commit,
   declaredFormat,
@@ -33,11 +34,7 @@ const maxLooks = 10;
 /** Messages that were read together, and where they stand in their block. */
 interface MessageBlock {
   readonly block: Block;
-  readonly messages: readonly {
-    readonly begin: number;
-    readonly end: number;
-    readonly record: MessageRecord;
-  }[];
+  readonly messages: readonly BlockLine[];
 }
 
 /** A file as it was once: as long as it only grows, what is known of it holds. */
@@ -207,13 +204,10 @@ export class SessionFile {
    */
   async *messages(from = 0, to = this.end, firstBytes?: number): AsyncGenerator<MessageBlock> {
     for await (const block of this.#file.blocks(from, to, firstBytes)) {
-      const messages = [];
-      for (const line of block.lines()) {
-        const { begin, end, kind } = line;
-        if (kind === undefined) return refuseLine(this.#file, block.at + begin);
-        if (kind === "message") messages.push({ begin, end, record: block.record(line) });
-      }
-      yield { block, messages };
+      const lines = block.lines();
+      const damaged = lines.find(({ kind }) => kind === undefined);
+      if (damaged !== undefined) return refuseLine(this.#file, block.at + damaged.begin);
+      yield { block, messages: lines.filter(({ kind }) => kind === "message") };
     }
   }
 
@@ -223,9 +217,9 @@ export class SessionFile {
     let last = offset;
     if (limit === 0) return { records, last };
     for await (const { block, messages } of this.messages(offset, this.end, this.#bytesOf(limit))) {
-      for (const { begin, record } of messages) {
-        last = block.at + begin;
-        if (records.push(record) === limit) return { records, last };
+      for (const message of messages) {
+        last = block.at + message.begin;
+        if (records.push(block.record(message)) === limit) return { records, last };
       }
     }
     if (offset === 0) this.#checkCount(records.length);
@@ -254,8 +248,8 @@ export class SessionFile {
   async slice(index: SessionIndex, from: number, to: number): Promise<MessageRecord[]> {
     const records: MessageRecord[] = [];
     if (from >= Math.min(to, index.offsets.length)) return records;
-    for await (const { messages } of this.messages(index.offsets[from], index.offsets[to])) {
-      for (const { record } of messages) records.push(record);
+    for await (const page of this.messages(index.offsets[from], index.offsets[to])) {
+      for (const message of page.messages) records.push(page.block.record(message));
     }
     return records;
   }
@@ -268,10 +262,11 @@ export class SessionFile {
         ? known
         : { offsets: [], digests: [], ordinals: new Map(), commit: [0, 0] };
     for await (const { block, messages } of this.messages(endOf(commit))) {
-      for (const { begin, record } of messages) {
-        ordinals.set(record.id, offsets.length);
-        offsets.push(block.at + begin);
-        digests.push(ownCopy(record.digest));
+      for (const message of messages) {
+        const { id, digest } = block.record(message);
+        ordinals.set(id, offsets.length);
+        offsets.push(block.at + message.begin);
+        digests.push(ownCopy(digest));
       }
     }
     this.#checkCount(ordinals.size);
