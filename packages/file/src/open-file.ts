@@ -12,6 +12,7 @@ import {
   write,
   writeSync,
 } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { CorruptSessionError, TimeoutError } from "@chatstore/core";
 import { Block } from "./format.js";
@@ -26,8 +27,13 @@ const inThread = {
 
 /** Pieces up to this many bytes are read and written at once. */
 const smallBytes = 64 * 1024;
-/** What a scan reads at once, unless a line is longer. Decoded in small pieces, for which memory is at hand. */
+/**
+ * What a scan reads at once where the disk is slow, unless a line is longer, and between two turns of the event loop where
+ * it is not. Decoded in small pieces, for which memory is at hand.
+ */
 export const largeBytes = 1024 * 1024;
+/** Milliseconds for a small piece that is not in the system's memory, probably. */
+const slowRead = 1;
 export const lineFeed = 0x0a;
 
 /**
@@ -106,14 +112,22 @@ export class OpenFile {
   }
 
   /**
-   * What is between two beginnings of lines.
+   * What is between two beginnings of lines. In small pieces, at once, as long as they come from the system's memory.
    *
    * @param firstBytes How much to read first, when it is likely to be enough.
    */
-  async *blocks(from: number, to: number, firstBytes = largeBytes): AsyncGenerator<Block> {
-    let size = Math.min(firstBytes, largeBytes);
+  async *blocks(from: number, to: number, firstBytes = smallBytes): AsyncGenerator<Block> {
+    let usual = smallBytes;
+    let size = Math.min(firstBytes, usual);
+    let turnAt = from + largeBytes;
     for (let at = from; at < to; ) {
+      if (at > turnAt) {
+        await setImmediate();
+        turnAt = at + largeBytes;
+      }
+      const begun = performance.now();
       const bytes = await this.read(at, Math.min(size, to - at));
+      if (performance.now() - begun > slowRead) usual = largeBytes;
       const isLast = at + bytes.length === to;
       let begin = 0;
       for (let end: number; begin < bytes.length; begin = end) {
@@ -124,7 +138,7 @@ export class OpenFile {
         yield new Block(at + begin, bytes.subarray(begin, end));
       }
       // A line that is longer than what was read: once more, with more.
-      size = begin > 0 ? largeBytes : size * 2;
+      size = begin > 0 ? usual : size * 2;
       at += begin;
     }
   }

@@ -493,6 +493,30 @@ test("a reader is not confused by another process that replaces state under its 
   expect(seen.size).toBeGreaterThan(10);
 });
 
+test("a disk that is slow gives the same history, and the event loop its turns", async () => {
+  const store = open({ dir: newDir() });
+  const told = Array.from({ length: 6_000 }, (_, n) => `${n} ${"x".repeat(400)}`);
+  await store.setMessages(
+    key,
+    told.map((text) => say(text)),
+  );
+  const read = async () => {
+    let turns = 0;
+    const counting = setInterval(() => turns++, 0);
+    const found = await texts(store).finally(() => clearInterval(counting));
+    return { found, turns };
+  };
+  const quick = await read();
+  // Every look at the clock finds it later than a quick read takes.
+  const clock = performance.now.bind(performance);
+  let late = 0;
+  const now = vi.spyOn(performance, "now").mockImplementation(() => clock() + 2 * late++);
+  const slow = await read().finally(() => now.mockRestore());
+  expect(quick.found).toEqual(told);
+  expect(slow.found).toEqual(told);
+  expect(Math.min(quick.turns, slow.turns)).toBeGreaterThan(0);
+});
+
 test("who reads in a loop does not keep a server from everything else", async () => {
   const store = open({ dir: newDir() });
   await store.addMessages(key, [say("x")]);
