@@ -40,10 +40,16 @@ test.skipIf(process.platform !== "linux")("what operations cost does not creep u
   };
   for (const [name, [run, reads, writes]] of Object.entries(most)) {
     await run();
-    const before = await bytes();
-    await run();
-    const after = await bytes();
-    expect.soft(after.read - before.read, `${name}: read`).toBeLessThanOrEqual(reads);
-    expect.soft(after.written - before.written, `${name}: written`).toBeLessThanOrEqual(writes);
+    // What the test runner tells its parent meanwhile is counted, too, now and then: the least is ours.
+    const least = { read: Infinity, written: Infinity };
+    for (let time = 0; time < 3; time++) {
+      const before = await bytes();
+      await run();
+      const after = await bytes();
+      least.read = Math.min(least.read, after.read - before.read);
+      least.written = Math.min(least.written, after.written - before.written);
+    }
+    expect.soft(least.read, `${name}: read`).toBeLessThanOrEqual(reads);
+    expect.soft(least.written, `${name}: written`).toBeLessThanOrEqual(writes);
   }
 });
