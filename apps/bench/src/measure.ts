@@ -3,8 +3,8 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { quantile } from "simple-statistics";
 
-/** Milliseconds of a run that leaves much to the garbage collector, probably. */
-const longRun = 50;
+/** Milliseconds of a peer's turn that leaves much to the garbage collector, which the others would pay for. */
+const longTurn = 50;
 
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
@@ -23,9 +23,9 @@ export interface Effort {
 /** One competitor in one situation. */
 export interface Lane<Name extends string = string> {
   readonly contestant: Name;
-  /** Whether it sits out passes once it has taken its share of time, so that a slow one does not leave few to the others. */
+  /** Whether it runs between the rounds of the others, for no longer than they do, so that it is not felt by them. */
   readonly yields?: boolean;
-  /** Prepares a run, and returns what is timed. Every pass of a race has another number, the same for all lanes. */
+  /** Prepares a run, and returns what is timed. Every pass of a race has another number. */
   prepare(pass: number): () => Promise<unknown>;
 }
 
@@ -37,47 +37,51 @@ export interface Timing {
 }
 
 /**
- * Run all lanes by turns, in one order and then in the opposite one, so that whatever disturbs the machine, and whatever
- * one run leaves behind for the next, meets all of them alike. Those that yield run at least once in each round.
+ * Run the lanes by turns, in one order and then in the opposite one, so that whatever disturbs the machine, and whatever
+ * one run leaves behind for the next, meets all of them alike. Those that yield have each a turn of its own behind every
+ * round: five other libraries between two runs leave nothing of the first one's code in the processor's caches.
  */
 export async function race<L extends Lane>(
   lanes: readonly L[],
   effort: Omit<Effort, "warmUpTime">,
 ): Promise<ReadonlyMap<L, Timing>> {
   const samples = new Map(lanes.map((lane) => [lane, [] as number[]]));
-  const taken = new Map(lanes.map((lane) => [lane, 0]));
-  const yielding = lanes.filter(({ yields = false }) => yields);
+  const yielding = lanes.filter((lane) => lane.yields);
+  const steady = lanes.filter((lane) => !lane.yields);
   let pass = 0;
-  /** Of all lanes that do not yield. */
   let steadyTime = 0;
-  const sitsOut = (lane: L) =>
-    lane.yields === true && (taken.get(lane) ?? 0) * yielding.length > steadyTime;
 
-  const runAll = async (record: boolean, all: boolean) => {
-    const order = pass % 2 === 0 ? lanes : lanes.toReversed();
-    for (const lane of order) {
-      if (!all && sitsOut(lane)) continue;
-      const run = lane.prepare(pass);
-      const begin = performance.now();
-      await run();
-      const time = performance.now() - begin;
-      if (record) samples.get(lane)?.push(time);
-      taken.set(lane, (taken.get(lane) ?? 0) + time);
-      if (!lane.yields) steadyTime += time;
-      // Or it would be done in the time of the others.
-      else if (time > longRun) collectGarbage();
-    }
+  const runOne = async (lane: L, record: boolean) => {
+    const run = lane.prepare(pass);
+    const begin = performance.now();
+    await run();
+    const time = performance.now() - begin;
+    if (record) samples.get(lane)?.push(time);
+    return time;
+  };
+  const runSteady = async (record: boolean) => {
+    const order = pass % 2 === 0 ? steady : steady.toReversed();
+    for (const lane of order) steadyTime += await runOne(lane, record);
     pass++;
+  };
+  /** Often, but no longer than its share of a round's time; once in any case. */
+  const runYielding = async (lane: L, most: number, record: boolean) => {
+    let taken = 0;
+    for (let n = 0; n < most && (n === 0 || taken * yielding.length < effort.roundTime); n++) {
+      taken += await runOne(lane, record);
+      pass++;
+    }
+    if (taken > longTurn) collectGarbage();
   };
 
   const [least, most] = effort.passes;
-  while (pass < least || (pass < most && steadyTime < effort.roundTime)) {
-    await runAll(false, pass === 0);
-  }
+  while (pass < least || (pass < most && steadyTime < effort.roundTime)) await runSteady(false);
   const passTime = steadyTime / pass;
   const passes = Math.min(most, Math.max(least, Math.floor(effort.roundTime / passTime)));
-  for (let count = 0; count < effort.rounds * passes; count++) {
-    await runAll(true, count % passes === 0);
+  for (const lane of yielding) await runYielding(lane, 1, false);
+  for (let round = 0; round < effort.rounds; round++) {
+    for (let count = 0; count < passes; count++) await runSteady(true);
+    for (const lane of yielding) await runYielding(lane, passes, true);
   }
   return new Map([...samples].map(([lane, times]) => [lane, summary(times)]));
 }
