@@ -1,5 +1,5 @@
 /** The command line. See the README. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { EngineMissingError } from "@chatstore/engines";
@@ -23,6 +23,7 @@ const thorough: Effort = { rounds: 5, roundTime: 2_000, warmUpTime: 2_000, passe
 const hasty: Effort = { rounds: 3, roundTime: 250, warmUpTime: 500, passes: [1, 1_000] };
 
 const folder = join(import.meta.dirname, "..");
+const resultFile = join(folder, "results.json");
 const chartFolder = join(folder, "../../docs/performance");
 
 interface Options {
@@ -123,16 +124,34 @@ function progress(line: string): void {
 }
 
 function publish(report: Report, { json, backend, work }: Options): void {
-  // A part would take the place of the whole.
-  if (backend === undefined && work === undefined) {
-    writeFileSync(join(folder, "results.json"), `${JSON.stringify(report, null, 2)}\n`);
+  // A part of a backend's works would take the place of the whole.
+  const whole = work === undefined ? (backend === undefined ? report : renewed(report)) : undefined;
+  if (whole !== undefined) {
+    writeFileSync(resultFile, `${JSON.stringify(whole, null, 2)}\n`);
     mkdirSync(chartFolder, { recursive: true });
-    writeFileSync(join(chartFolder, "results.md"), toPage(report));
-    for (const [name, svg] of toCharts(report.entries)) {
+    writeFileSync(join(chartFolder, "results.md"), toPage(whole));
+    for (const [name, svg] of toCharts(whole.entries)) {
       writeFileSync(join(chartFolder, `${name}.svg`), svg);
     }
   }
   console.log(json ? toLines(report.entries) : toTable(report));
+}
+
+/** The results with some backends measured anew; `undefined` when they are those of another machine, or of a quick run. */
+function renewed(report: Report): Report | undefined {
+  if (!existsSync(resultFile)) return undefined;
+  const known = JSON.parse(readFileSync(resultFile, "utf8")) as Report;
+  if (known.machine !== report.machine || known.quick !== report.quick) return undefined;
+  const merged = <T extends { readonly backend: string }>(old: readonly T[], now: readonly T[]) =>
+    [...Object.keys(backends), "core"].flatMap((name) => {
+      const found = now.filter(({ backend }) => backend === name);
+      return found.length > 0 ? found : old.filter(({ backend }) => backend === name);
+    });
+  return {
+    ...report,
+    engines: merged(known.engines, report.engines),
+    entries: merged(known.entries, report.entries),
+  };
 }
 
 /** One array, an entry on each line. */
