@@ -124,8 +124,7 @@ function progress(line: string): void {
 }
 
 function publish(report: Report, { json, backend, work }: Options): void {
-  // A part of a backend's works would take the place of the whole.
-  const whole = work === undefined ? (backend === undefined ? report : renewed(report)) : undefined;
+  const whole = backend === undefined && work === undefined ? report : renewed(report);
   if (whole !== undefined) {
     writeFileSync(resultFile, `${JSON.stringify(whole, null, 2)}\n`);
     mkdirSync(chartFolder, { recursive: true });
@@ -137,16 +136,23 @@ function publish(report: Report, { json, backend, work }: Options): void {
   console.log(json ? toLines(report.entries) : toTable(report));
 }
 
-/** The results with some backends measured anew; `undefined` when they are those of another machine, or of a quick run. */
+/** The results with a part measured anew; `undefined` when they are those of another machine, or of a quick run. */
 function renewed(report: Report): Report | undefined {
   if (!existsSync(resultFile)) return undefined;
   const known = JSON.parse(readFileSync(resultFile, "utf8")) as Report;
   if (known.machine !== report.machine || known.quick !== report.quick) return undefined;
-  const merged = <T extends { readonly backend: string }>(old: readonly T[], now: readonly T[]) =>
-    [...Object.keys(backends), "core"].flatMap((name) => {
-      const found = now.filter(({ backend }) => backend === name);
-      return found.length > 0 ? found : old.filter(({ backend }) => backend === name);
+  const merged = <T extends { readonly backend: string; readonly work?: string }>(
+    old: readonly T[],
+    now: readonly T[],
+  ) => {
+    const kept = old.map((one) => {
+      const renewed = now.filter(
+        ({ backend, work }) => backend === one.backend && work === one.work,
+      );
+      return renewed.length > 0 ? renewed : [one];
     });
+    return [...new Set([...kept.flat(), ...now])];
+  };
   return {
     ...report,
     engines: merged(known.engines, report.engines),

@@ -2,7 +2,7 @@
 import { type Arena, holds } from "../arena.js";
 import type { Contestant, Conversation } from "../contestant.js";
 import { isPeer } from "../entry.js";
-import { type Lane, race } from "../measure.js";
+import { type Lane, race, type Timing } from "../measure.js";
 import { message } from "../messages.js";
 import type { Work } from "./index.js";
 
@@ -34,7 +34,12 @@ function atLengths(
     name,
     async run(arena) {
       const lanes = await lanesOf(arena, histories, deed);
-      const timings = await race(lanes, arena.effort);
+      const timings = new Map<Lane, Timing>();
+      // Lengths that are not compared with each other do not race: a long one's garbage would be collected in a short one's time.
+      for (const group of isFlat ? [histories] : histories.map((one) => [one])) {
+        const racing = lanes.filter(({ history }) => group.includes(history));
+        for (const [lane, timing] of await race(racing, arena.effort)) timings.set(lane, timing);
+      }
       const at = (history: number) =>
         new Map(
           lanes
