@@ -82,7 +82,7 @@ export function toPage({ machine, engines, entries, quick }: Report): string {
 
 function howMeasured(quick: boolean): string {
   return (
-    `Medians (and quartiles), by turns, each backend in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
+    `Medians (and quartiles), by turns, each work on a backend in one run${quick ? "; --quick: few rounds, more noise" : ""}. ` +
     "Target: the most that ours may be."
   );
 }
