@@ -146,10 +146,8 @@ function renewed(report: Report): Report | undefined {
     now: readonly T[],
   ) => {
     const kept = old.map((one) => {
-      const renewed = now.filter(
-        ({ backend, work }) => backend === one.backend && work === one.work,
-      );
-      return renewed.length > 0 ? renewed : [one];
+      const newer = now.filter(({ backend, work }) => backend === one.backend && work === one.work);
+      return newer.length > 0 ? newer : [one];
     });
     return [...new Set([...kept.flat(), ...now])];
   };

@@ -236,8 +236,8 @@ export class Block {
     // Made faster than a subarray, and there are many lines.
     const open = new Uint8Array(buffer, byteOffset + begin, length);
     if (checksumIn(text, begin + length) !== crc32(open)) return undefined;
-    if (text.startsWith(messageBeginning, begin)) return "message";
-    return beginnings.find(([, beginning]) => text.startsWith(beginning, begin))?.[0];
+    for (const [kind, beginning] of beginnings) if (text.startsWith(beginning, begin)) return kind;
+    return undefined;
   }
 
   /** Of a message's line. Most lines are, so the parser gets the id alone. */

@@ -256,7 +256,7 @@ local details ${loadDetails}
 if ${happened} then ${returnUnchanged} end
 ${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local elements, found, place = {}, {}, nil
+local elements, found, place, replacement = {}, {}, nil, nil
 if operation == 'remove' then
   place = count
   for i = 7, #ARGV do
@@ -274,7 +274,7 @@ else
     local stored, created = call('LINDEX', messages, place), ARGV[9]
     if match(stored, '^%S+') == ARGV[8] then ${returnUnchanged} end
     if created == '' then created = match(stored, ' (%S+)') end
-    found = ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id
+    replacement = ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id
   elseif place == count - 1 then ${returnUnchanged} end
 end
 local changed, first = details, false
@@ -300,7 +300,7 @@ if operation == 'remove' then
     call('HSET', places, unpack(placed))
   end
 elseif operation == 'update' then
-  call('LSET', messages, place, found)
+  call('LSET', messages, place, replacement)
 else
   for first = place + 1, count - 1, 100 do call('HDEL', places, unpack(idsFrom(first))) end
   call('LTRIM', messages, 0, place)

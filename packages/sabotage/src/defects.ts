@@ -752,6 +752,39 @@ export const defects: Readonly<Record<string, Defect>> = {
     },
   },
 
+  "gives new places to the next hundred messages only": {
+    breaks: "G3",
+    backend(sound) {
+      const stale = new Set<string>();
+      return {
+        async edit(key, edit, write, signal) {
+          const before = await sound.read(key, everything, signal);
+          const outcome = await sound.edit(key, edit, write, signal);
+          if (edit.op === "remove" && typeof before === "object") {
+            const first = before.records.findIndex(({ id }) => edit.ids.includes(id));
+            for (const { id } of before.records.slice(first + 101)) stale.add(`${key.id} ${id}`);
+          }
+          return outcome;
+        },
+        async read(key, range, signal) {
+          const anchor =
+            "before" in range ? range.before : "after" in range ? range.after : undefined;
+          const isStale = anchor !== undefined && stale.has(`${key.id} ${anchor}`);
+          const found = await sound.read(key, isStale ? everything : range, signal);
+          if (!isStale || typeof found !== "object") return found;
+          const { records } = found;
+          const { limit = records.length } = range;
+          const place = records.findIndex(({ id }) => id === anchor) + 1;
+          const page =
+            "before" in range
+              ? records.slice(Math.max(place - limit, 0), place)
+              : records.slice(place + 1, place + 1 + limit);
+          return { ...found, records: page };
+        },
+      };
+    },
+  },
+
   "listens to signals for ever": {
     breaks: "G12",
     backend: (sound) => ({

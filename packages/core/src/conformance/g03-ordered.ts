@@ -168,6 +168,34 @@ export function ordered(subject: Subject): void {
     await checkOrder(subject.open(namespace), key, expected, "the store was opened anew");
   });
 
+  test("what is removed from within a long session leaves every other message in its place", async () => {
+    const key = subject.key();
+    const store = subject.open(subject.namespace());
+    const order = Array.from({ length: 450 }, (_, index) => `m${index}`);
+    await store.addMessages(
+      key,
+      order.map((id) => say(id, { id })),
+    );
+    for (const index of [300, 20, 0]) {
+      await store.deleteMessage(key, index);
+      order.splice(index, 1);
+      for (const id of ["m1", "m21", "m150", "m299", "m448"]) {
+        const at = order.indexOf(id);
+        const loss = `A page next to ${id} is wrong since the message at ${index} was removed`;
+        const limit = 3;
+        const after = await store.getMessages(key, { after: id, limit });
+        same(texts(after), order.slice(at + 1, at + 1 + limit), loss);
+        const before = await store.getMessages(key, { before: id, limit });
+        same(texts(before), order.slice(Math.max(at - limit, 0), at), loss);
+      }
+    }
+    await store.deleteMessagesAfter(key, "m400");
+    order.length = order.indexOf("m400") + 1;
+    await store.addMessage(key, say("new"));
+    const loss = "Cutting the end off took other messages than those behind";
+    same(texts(await store.getMessages(key)), [...order, "new"], loss);
+  });
+
   test("whoever reads on where a page ended sees what was changed since", async () => {
     const namespace = subject.namespace();
     const [reader, writer] = [subject.open(namespace), subject.open(namespace)];
