@@ -950,6 +950,22 @@ export const defects: Readonly<Record<string, Defect>> = {
     },
   },
 
+  "leaves a session that is taken up again among the old ones": {
+    breaks: "API",
+    backend: (sound, engine) => ({
+      async append(...args) {
+        const outcome = await sound.append(...args);
+        const [{ id }] = args;
+        engine()
+          .prepare(
+            "UPDATE chatstore_sessions SET updated_hour = 0 WHERE key = ? AND created_at = 0",
+          )
+          .run(id);
+        return outcome;
+      },
+    }),
+  },
+
   "skips a session while listing all": {
     breaks: "API",
     backend: (sound) => ({

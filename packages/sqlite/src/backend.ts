@@ -31,6 +31,7 @@ import type { SqliteChatStoreOptions } from "./index.js";
 import {
   checkPrefix,
   currentVersion,
+  hourOf,
   type MessageRow,
   migrationFrom,
   named,
@@ -182,7 +183,14 @@ export class SqliteBackend implements ChatStoreBackend {
           ? [Number.MAX_SAFE_INTEGER, ""]
           : decodeCursor(cursor, ["number", "string"]);
       const rows = await this.#read(signal, (sql) =>
-        sql.listOfUser.all({ ...query.scope, updatedAt, key, limit, now: clock(sql) }),
+        sql.listOfUser.all({
+          ...query.scope,
+          hour: hourOf(updatedAt),
+          updatedAt,
+          key,
+          limit,
+          now: clock(sql),
+        }),
       );
       return toPage(rows, limit, ({ session }) => [session.updatedAt, session.key]);
     }
@@ -421,7 +429,7 @@ function save(
     title: patch?.title === undefined ? (current?.title ?? null) : patch.title,
     ...write.times,
   };
-  const id = saveSession(key, found?.id, session, lastSeq + added.length, sql);
+  const id = saveSession(key, found, session, lastSeq + added.length, sql);
   for (const [index, record] of added.entries()) {
     const seq = lastSeq + 1 + index;
     sql.insertMessage.run(id, seq, record.id, record.digest, record.data, record.createdAt);
@@ -436,15 +444,18 @@ function save(
 /** @returns its id. */
 function saveSession(
   { tenant, user, conversation }: Key,
-  id: number | undefined,
+  found: Stored | undefined,
   session: Omit<SessionRecord, "state">,
   lastSeq: number,
   sql: Statements,
 ): number {
-  if (id === undefined) {
-    const row = { ...session, tenant, user, conversation, lastSeq };
+  const hour = hourOf(session.updatedAt);
+  if (found === undefined) {
+    const row = { ...session, tenant, user, conversation, lastSeq, hour };
     return sql.createSession.run(row).lastInsertRowid as number;
   }
+  const { id } = found;
+  if (hour !== hourOf(found.session.updatedAt)) sql.setHour.run(hour, id);
   const { version, messageCount, createdAt, updatedAt, expiresAt, title } = session;
   sql.updateSession.run(version, messageCount, lastSeq, createdAt, updatedAt, expiresAt, title, id);
   return id;

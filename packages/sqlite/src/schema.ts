@@ -26,11 +26,12 @@ CREATE TABLE {sessions} (
   last_seq INTEGER NOT NULL,   -- the highest seq that a message of this session ever had
   created_at INTEGER NOT NULL,
   updated_at INTEGER NOT NULL,
+  updated_hour INTEGER NOT NULL,  -- since 1970; indexed in place of the time, so that few changes touch the index
   expires_at INTEGER,
   title TEXT
 ) STRICT;
 
-CREATE INDEX {sessions_by_user} ON {sessions} (tenant, user, updated_at DESC, key);
+CREATE INDEX {sessions_by_user} ON {sessions} (tenant, user, updated_hour DESC);
 CREATE INDEX {sessions_by_tenant} ON {sessions} (tenant);
 CREATE INDEX {sessions_by_expiry} ON {sessions} (expires_at) WHERE expires_at IS NOT NULL;
 
@@ -98,6 +99,11 @@ const isLive = "ifnull(expires_at > @now, TRUE)";
 type Place = { readonly session: number; readonly seq: number };
 type Page = { readonly limit: number; readonly now: number };
 
+/** What `updated_hour` holds. */
+export function hourOf(time: number): number {
+  return Math.floor(time / 3_600_000);
+}
+
 /** The engine's clock: no other stamps sessions and judges expiry. */
 const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
 
@@ -116,12 +122,12 @@ export const statements = {
     "SELECT id FROM {sessions} WHERE expires_at <= ? LIMIT ?",
   ),
   createSession: sql<
-    [Omit<SessionRecord, "state"> & Omit<Key, "id"> & { readonly lastSeq: number }]
+    [Omit<SessionRecord, "state"> & Omit<Key, "id"> & { readonly lastSeq: number; hour: number }]
   >(`
     INSERT INTO {sessions} (key, tenant, user, conversation, version, message_count, last_seq,
-      created_at, updated_at, expires_at, title)
+      created_at, updated_at, updated_hour, expires_at, title)
     VALUES (@key, @tenant, @user, @conversation, @version, @messageCount, @lastSeq,
-      @createdAt, @updatedAt, @expiresAt, @title)`),
+      @createdAt, @updatedAt, @hour, @expiresAt, @title)`),
   updateSession: sql<
     [
       version: string,
@@ -137,6 +143,8 @@ export const statements = {
     UPDATE {sessions} SET version = ?, message_count = ?, last_seq = ?,
       created_at = ?, updated_at = ?, expires_at = ?, title = ?
     WHERE id = ?`),
+  /** An update that names an indexed column rewrites the index, whether that changes or not. */
+  setHour: sql<[hour: number, id: number]>("UPDATE {sessions} SET updated_hour = ? WHERE id = ?"),
   deleteSession: sql<[id: number]>("DELETE FROM {sessions} WHERE id = ?"),
 
   messagesAfter: sql<[Place & { readonly limit: number }], MessageRow>(`
@@ -176,11 +184,12 @@ export const statements = {
   ),
   deleteState: sql<[session: number]>("DELETE FROM {state} WHERE session = ?"),
 
-  listOfUser: sql<[Page & Scope & { updatedAt: number; key: string }], SessionRow>(`
+  /** Sorts no more than one hour's sessions at a time. */
+  listOfUser: sql<[Page & Scope & { hour: number; updatedAt: number; key: string }], SessionRow>(`
     SELECT ${sessionColumns} FROM {sessions}
-    WHERE tenant = @tenant AND user = @user AND updated_at <= @updatedAt
+    WHERE tenant = @tenant AND user = @user AND updated_hour <= @hour AND updated_at <= @updatedAt
       AND (updated_at < @updatedAt OR key > @key) AND ${isLive}
-    ORDER BY updated_at DESC, key LIMIT @limit`),
+    ORDER BY updated_hour DESC, updated_at DESC, key LIMIT @limit`),
   listOfTenant: sql<[Page & { id: number; tenant: string }], SessionRow>(`
     SELECT ${sessionColumns} FROM {sessions}
     WHERE tenant = @tenant AND id > @id AND ${isLive} ORDER BY id LIMIT @limit`),

@@ -38,6 +38,28 @@ export function lists(subject: Subject): void {
     }
   });
 
+  test("an old session that is taken up again comes first", async () => {
+    const user = subject.user();
+    const store = subject.open(namespace);
+    const keyOf = (n: number) => sessionKey({ user, conversation: `${n}` });
+    // Less than an hour apart, and more than a day.
+    const hours = [0, 0.2, 1.1, 30, 31, 400];
+    for (const [n, hour] of hours.entries()) {
+      const updatedAt = new Date(Date.UTC(2024, 0) - hour * 3_600_000);
+      const times = { createdAt: new Date(0), updatedAt };
+      await store.importSession(keyOf(n), { messages: [say("x")], ...times });
+    }
+    const first = hours.length - 1;
+    for (const order of [hours.keys(), [first, ...hours.slice(1).keys()]]) {
+      const keys = [...order].map(keyOf);
+      for (const limit of [1, 2, 50]) {
+        const listed = (await listAll(store, { user, limit })).map(({ key }) => key);
+        same(listed, keys, `Sessions of different days are in the wrong order, ${limit} to a page`);
+      }
+      await store.addMessages(keyOf(first), [say("again")]);
+    }
+  });
+
   test("a list of all sessions has each of them once", async () => {
     const store = subject.open(subject.namespace());
     const keys: string[] = [];
