@@ -126,6 +126,8 @@ function advice(key: string): string {
   );
 }
 
+/** Nearly all parts: there is nothing to refuse or to encode. */
+const plain = /^[\w.:@-]+$/;
 const reserved = /[%/{}]/g;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: this is the check that refuses them
 const control = /[\u0000-\u001f\u007f-\u009f]/;
@@ -137,6 +139,7 @@ function encodePart(part: string, value: unknown): string {
       `is ${value === null ? "null" : typeof value}, not a string`,
     );
   }
+  if (plain.test(value)) return value;
   if (value === "") throw new InvalidSessionKeyError(part, "is empty");
   if (control.test(value)) throw new InvalidSessionKeyError(part, "holds a control character");
   if (!value.isWellFormed()) {
@@ -156,7 +159,8 @@ function decodePart(part: string): string {
 }
 
 function checkLength(key: string): SessionKey {
-  const bytes = Buffer.byteLength(key);
+  // No character takes more than three bytes for each of its code units.
+  const bytes = key.length * 3 <= maxKeyBytes ? 0 : Buffer.byteLength(key);
   if (bytes > maxKeyBytes) {
     throw new InvalidSessionKeyError(
       "key",
