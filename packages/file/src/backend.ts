@@ -1,6 +1,7 @@
 import { hash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import {
@@ -48,12 +49,14 @@ import {
   type SessionFile,
   type SessionIndex,
   type SessionWriter,
+  type Tail,
   withSessionFile,
 } from "./session-file.js";
 import { StoreFolder } from "./store-folder.js";
 
 const maxIndexedMessages = 250_000;
-const maxPageEnds = 1_000;
+/** So many sessions are remembered. */
+const maxRecent = 1_000;
 /** A file is rewritten when this much of it, and half of it, was erased. */
 const minErasedBytes = 1024 * 1024;
 /** Sessions that a list looks at together. */
@@ -65,11 +68,22 @@ const clockTolerance = 1_000;
 type Times = Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
 type About = Pick<SessionRecord, "title" | "state">;
 
+/** What is remembered of a session. Nothing of it is believed before the file has confirmed it. */
+interface Recent {
+  readonly place: Place;
+  readonly path: string;
+  /** The lock's name. */
+  readonly lock: string;
+  /** How the file ended. */
+  tail?: Tail | undefined;
+  /** Of the page that was read last. */
+  pageEnd?: PageEnd;
+}
+
 /** A session while its lock is held. */
 interface Locked {
   readonly key: Key;
-  readonly place: Place;
-  readonly path: string;
+  readonly recent: Recent;
   /** `undefined`: absent, or expired. */
   readonly file: SessionFile | undefined;
   readonly now: number;
@@ -92,8 +106,8 @@ export class FileBackend implements ChatStoreBackend {
   readonly #folder: StoreFolder;
   readonly #locks: Locks;
   readonly #indexes = new IndexCache(maxIndexedMessages);
-  /** By path, of the pages that were read last. */
-  readonly #pageEnds = new Map<string, PageEnd>();
+  /** By key, of the sessions that were used last. */
+  readonly #recent = new Map<string, Recent>();
   readonly #durable: boolean;
   /** How far a purge came that ran out of time. */
   #purgedTo: Place | undefined;
@@ -121,15 +135,16 @@ export class FileBackend implements ChatStoreBackend {
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
-    const path = this.#folder.path(placeOf(key));
+    const recent = this.#recall(key);
+    const { path } = recent;
     return guard(path, () =>
-      withSessionFile(path, "read", signal, async (file) => {
+      withSessionFile(recent, "read", signal, async (file) => {
         if (file === undefined) await this.#folder.checkPresent();
         if (file === undefined || (await this.#hasExpired(file))) return undefined;
         refuseOther(file, key, path);
         // First what a writer may erase at any moment.
         const about = await aboutOf(file);
-        const records = await this.#select(file, path, range);
+        const records = await this.#select(file, recent, range);
         if (records === undefined) return "missing" as const;
         return { session: { ...recordOf(file), ...about }, records };
       }),
@@ -144,23 +159,24 @@ export class FileBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<Outcome> {
     return this.#write(key, signal, async (session) => {
-      const { file, path, place } = session;
+      const { file, recent } = session;
       const before = file && patch ? await aboutOf(file) : nothingAbout;
-      const present = file ? await this.#digests(file, path, records) : new Map<string, string>();
+      const present = file ? await this.#digests(file, recent.path, records) : noDigests;
       const current = file && { ...recordOf(file), ...before };
       const verdict = judgeAppend(current, present, records, patch, write);
       if (verdict.status !== "insert") return verdict;
 
       const added = verdict.records.map(messageLine);
       const messageCount = (file?.commit.messageCount ?? 0) + added.length;
-      const after = applyPatch(before, patch);
+      const after = patch === undefined ? before : applyPatch(before, patch);
       if (file === undefined) {
         return this.#rewrite(session, { lines: added, messageCount, ...after }, write);
       }
       const { title, state } = file.commit;
       const changed = {
         ...(after.title !== before.title && { title: after.title }),
-        ...(!isDeepStrictEqual(after.state, before.state) && { state: after.state }),
+        ...(patch?.state &&
+          !isDeepStrictEqual(after.state, before.state) && { state: after.state }),
       };
       const erase = [
         ...("title" in changed && title !== null ? [title] : []),
@@ -172,11 +188,11 @@ export class FileBackend implements ChatStoreBackend {
         return this.#rewrite(session, { lines, messageCount, ...after }, write);
       }
       const commit = { ...commitOf(session, messageCount, write), title, state, erase, erased };
-      const text = added.join("");
-      const end = closeBatch(file.end + Buffer.byteLength(text), changed, commit);
+      const lines = added.join("");
+      const end = closeBatch(file.end + Buffer.byteLength(lines), changed, commit);
       // What a dead writer left may hold the text, too.
-      if (erase.length > 0) await this.#removeTemporary(place);
-      await file.append(Buffer.from(text + end), this.#durable);
+      if (erase.length > 0) await this.#removeTemporary(recent.place);
+      recent.tail = await file.append(lines, end, this.#durable);
       await file.erase(erase);
       file.touch(commit.updatedAt);
       return applied(commit);
@@ -185,13 +201,13 @@ export class FileBackend implements ChatStoreBackend {
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
     return this.#write(key, signal, async (session) => {
-      const { file, path } = session;
+      const { file, recent } = session;
       const verdict = judgeVersion(file?.commit, write);
       if (verdict !== undefined) return verdict;
       if (file === undefined) {
         return edit.op === "remove" ? unchanged(undefined) : { status: "missing", ids: [edit.id] };
       }
-      const plan = planOf(edit, await this.#index(file, path));
+      const plan = planOf(edit, await this.#index(file, recent.path));
       if (plan === "unchanged") return unchanged(file.commit);
       if ("missing" in plan) return { status: "missing", ids: [plan.missing] };
       const { messageCount, change } = plan;
@@ -278,25 +294,29 @@ export class FileBackend implements ChatStoreBackend {
     signal: AbortSignal,
     change: (session: Locked) => Promise<Outcome>,
   ): Promise<Outcome> {
-    const place = placeOf(key);
-    const path = this.#folder.path(place);
-    return guard(path, () =>
-      this.#locks.hold(lockOf(place), signal, () =>
-        withSessionFile(path, "write", signal, async (found) => {
+    const recent = this.#recall(key);
+    const { path, lock } = recent;
+    return guard(path, async () => {
+      const outcome = await this.#locks.hold(lock, signal, () =>
+        withSessionFile(recent, "write", signal, async (found) => {
           if (found !== undefined) refuseOther(found, key, path);
           const now = await this.#locks.now();
           const file = found === undefined || isExpired(found.commit, now) ? undefined : found;
           await file?.finishErasing();
           refuseLate(signal, path);
-          return change({ key, place, path, file, now, signal });
+          return change({ key, recent, file, now, signal });
         }),
-      ),
-    );
+      );
+      // Who writes in a loop must not keep everybody else from their turn. A sync gives them one.
+      if (!this.#durable || outcome.status !== "applied") await setImmediate();
+      return outcome;
+    });
   }
 
   /** Write a session anew: it begins, or text has to leave the file. */
   async #rewrite(session: Locked, content: Content, write: Write): Promise<Outcome> {
-    const { key, place, path, file, now, signal } = session;
+    const { key, recent, file, now, signal } = session;
+    const { place, path } = recent;
     const { lines, messageCount, title, state, times } = content;
     const commit = { ...commitOf(session, messageCount, write), ...times };
     const since = file?.header.since ?? now;
@@ -306,7 +326,8 @@ export class FileBackend implements ChatStoreBackend {
     const writeContent = async (writer: SessionWriter) => {
       await writer.write(headerLine({ format: formatVersion, key: key.id, since }));
       for await (const line of lines) await writer.write(line);
-      await writer.write(closeBatch(writer.offset, { title, state }, commit));
+      const { before, line } = closeBatch(writer.offset, { title, state }, commit);
+      await writer.write(before + line);
     };
     const temporary = this.#folder.temporaryPath(place);
     for (;;) {
@@ -336,7 +357,7 @@ export class FileBackend implements ChatStoreBackend {
     const path = this.#folder.path(place);
     return this.#locks.hold(lockOf(place), signal, async () => {
       const now = await this.#locks.now();
-      const found = await withSessionFile(path, "read", signal, async (file) => {
+      const found = await withSessionFile({ path }, "read", signal, async (file) => {
         if (file === undefined) return "absent";
         if (spare(file, now)) return "spared";
         return isExpired(file.commit, now) ? "expired" : "living";
@@ -353,7 +374,7 @@ export class FileBackend implements ChatStoreBackend {
   /** Returns whether there was a session that had expired. */
   async #purgeSession(place: Place, signal: AbortSignal): Promise<boolean> {
     const path = this.#folder.path(place);
-    const expired = await withSessionFile(path, "read", signal, async (file) => {
+    const expired = await withSessionFile({ path }, "read", signal, async (file) => {
       return file !== undefined && this.#hasExpired(file);
     }).catch((error: unknown) => {
       // Who reads it hears of the damage; it must not keep the others from being purged.
@@ -444,14 +465,16 @@ export class FileBackend implements ChatStoreBackend {
     now: number,
     signal: AbortSignal,
   ): Promise<SessionRecord | undefined> {
-    return withSessionFile(this.#folder.path(place), "read", signal, async (file) => {
+    const path = this.#folder.path(place);
+    return withSessionFile({ path }, "read", signal, async (file) => {
       if (file === undefined || isExpired(file.commit, now)) return undefined;
       return { ...recordOf(file), title: await file.title() };
     });
   }
 
   /** The records of a range; `undefined` when the message that it names is not there. */
-  async #select(file: SessionFile, path: string, range: Range) {
+  async #select(file: SessionFile, recent: Recent, range: Range) {
+    const { path } = recent;
     const { limit = file.commit.messageCount } = range;
     if ("before" in range) {
       const index = await this.#index(file, path);
@@ -461,15 +484,17 @@ export class FileBackend implements ChatStoreBackend {
     if ("from" in range && range.from === "end") return file.newest(limit);
     const page =
       "after" in range
-        ? await this.#pageAfter(file, path, range.after, limit)
+        ? await this.#pageAfter(file, recent, range.after, limit)
         : await file.from(0, limit);
     const id = page?.records.at(-1)?.id;
-    if (page !== undefined && id !== undefined) this.#keepEnd(path, file, id, page.last);
+    if (page !== undefined && id !== undefined) {
+      recent.pageEnd = { ...file.known, id, offset: page.last };
+    }
     return page?.records;
   }
 
-  async #pageAfter(file: SessionFile, path: string, id: string, limit: number) {
-    const end = this.#pageEnds.get(path);
+  async #pageAfter(file: SessionFile, recent: Recent, id: string, limit: number) {
+    const { path, pageEnd: end } = recent;
     if (end?.id === id && (await file.grewFrom(end))) {
       const { records, last } = await file.from(end.offset, limit + 1);
       return { records: records.slice(1), last };
@@ -481,11 +506,17 @@ export class FileBackend implements ChatStoreBackend {
     return { records, last: index.offsets[at + records.length] as number };
   }
 
-  #keepEnd(path: string, file: SessionFile, id: string, offset: number): void {
-    this.#pageEnds.delete(path);
-    this.#pageEnds.set(path, { ...file.known, id, offset });
-    const [oldest] = this.#pageEnds.keys();
-    if (this.#pageEnds.size > maxPageEnds && oldest !== undefined) this.#pageEnds.delete(oldest);
+  #recall(key: Key): Recent {
+    let recent = this.#recent.get(key.id);
+    if (recent === undefined) {
+      const place = placeOf(key);
+      recent = { place, path: this.#folder.path(place), lock: lockOf(place) };
+      const [oldest] = this.#recent.keys();
+      if (this.#recent.size >= maxRecent && oldest !== undefined) this.#recent.delete(oldest);
+    }
+    this.#recent.delete(key.id);
+    this.#recent.set(key.id, recent);
+    return recent;
   }
 
   /** Of those of the records' ids that are stored. An id that core has just made cannot be. */
@@ -493,9 +524,9 @@ export class FileBackend implements ChatStoreBackend {
     file: SessionFile,
     path: string,
     records: readonly MessageRecord[],
-  ): Promise<Map<string, string>> {
+  ): Promise<ReadonlyMap<string, string>> {
+    if (records.every(({ fresh }) => fresh)) return noDigests;
     const digests = new Map<string, string>();
-    if (records.every(({ fresh }) => fresh)) return digests;
     const index = await this.#index(file, path);
     for (const { id } of records) {
       const digest = index.digests[index.ordinals.get(id) ?? -1];
@@ -593,6 +624,7 @@ function recordOf({ header, commit }: SessionFile): SessionRecord {
 }
 
 const nothingAbout: About = { title: null, state: {} };
+const noDigests: ReadonlyMap<string, string> = new Map();
 
 async function aboutOf(file: SessionFile): Promise<About> {
   return { title: await file.title(), state: await file.state() };

@@ -119,24 +119,34 @@ export function messageLine({ id, createdAt, digest, data }: MessageRecord): str
   return seal({ id, createdAt, digest }, data);
 }
 
-/** The end of a batch: lines for what changed of title and state, and the commit line with their places. */
+/** What closes a batch. */
+export interface BatchEnd {
+  /** Lines for what changed of title and state. */
+  readonly before: string;
+  readonly commit: Commit;
+  /** The commit's line. */
+  readonly line: string;
+}
+
+/** The end of a batch, with the places of what changed of title and state in its commit. */
 export function closeBatch(
   offset: number,
   changed: { readonly title?: string | null; readonly state?: Readonly<Record<string, string>> },
-  commit: Commit,
-): string {
+  about: Commit,
+): BatchEnd {
   const { title, state } = changed;
   const titleLines = title === undefined || title === null ? "" : seal({ title });
   const stateLines = Object.entries(state ?? {})
     .map(([name, data]) => seal({ state: name }, data))
     .join("");
   const afterTitle = offset + Buffer.byteLength(titleLines);
-  const { version, ...rest } = {
-    ...commit,
+  const commit = {
+    ...about,
     ...(title !== undefined && { title: regionOf(offset, titleLines) }),
     ...(state !== undefined && { state: regionOf(afterTitle, stateLines) }),
   };
-  return titleLines + stateLines + seal({ commit: version, ...rest });
+  const { version, ...rest } = commit;
+  return { before: titleLines + stateLines, commit, line: seal({ commit: version, ...rest }) };
 }
 
 function regionOf(offset: number, lines: string): Region | null {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { BackendError, ClosedError, TimeoutError } from "@chatstore/core";
-import { failedWith, succeeds, toFailure, unless } from "./fs-failure.js";
+import { failedWith, toFailure, unless } from "./fs-failure.js";
 
 /** Milliseconds between two attempts at a lock that somebody else holds; doubled up to the maximum, with jitter. */
 const firstPause = 1;
@@ -89,10 +89,10 @@ export class Locks {
     try {
       return await run();
     } finally {
-      await release(held);
+      release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.
       const wait = this.#path(name, "wait");
-      if (existsSync(wait) && (await removeLink(wait))) await delay(2 * longestPause);
+      if (existsSync(wait) && removeLink(wait)) await delay(2 * longestPause);
     }
   }
 
@@ -103,9 +103,9 @@ export class Locks {
       const holder = await readHolder(path);
       if (holder === undefined || !(await hasDied(holder))) continue;
       const [name = "", ...rest] = file.split(".");
-      if (rest.join() === "lock") await release((await this.#succeed(name)) ?? []);
+      if (rest.join() === "lock") release((await this.#succeed(name)) ?? []);
       // Of a succession, too, nobody needs it: the lock is gone, and no later one has the same predecessor.
-      else if ((await readHolder(this.#path(name, "lock"))) === undefined) await release([path]);
+      else if ((await readHolder(this.#path(name, "lock"))) === undefined) release([path]);
     }
   }
 
@@ -113,8 +113,11 @@ export class Locks {
     this.#closed = true;
     await this.#claim?.catch(() => undefined);
     for (const { path, handle } of this.#claims.splice(0)) {
-      // On a disk that is away or read-only it stays, and is swept once this process has ended.
-      await removeLink(path).catch(() => undefined);
+      try {
+        removeLink(path);
+      } catch {
+        // On a disk that is away or read-only it stays, and is swept once this process has ended.
+      }
       await handle.close();
     }
   }
@@ -148,7 +151,7 @@ export class Locks {
       paths.push(succession);
       if (await this.#link(succession)) {
         if ((await readHolder(lock))?.id === first?.id) return paths;
-        await removeLink(succession);
+        removeLink(succession);
         return undefined;
       }
       holder = await readHolder(succession);
@@ -204,7 +207,7 @@ export class Locks {
       await handle.datasync();
     } catch (error) {
       await handle.close();
-      await removeLink(path);
+      removeLink(path);
       throw error;
     }
     const claim = { id, path, handle };
@@ -214,16 +217,24 @@ export class Locks {
 }
 
 /** Returns whether there was one. */
-async function removeLink(path: string): Promise<boolean> {
-  return succeeds(["ENOENT"], () => unlinkSync(path));
+function removeLink(path: string): boolean {
+  try {
+    unlinkSync(path);
+    return true;
+  } catch (error) {
+    if (failedWith(error, "ENOENT")) return false;
+    throw error;
+  }
 }
 
 /** In the given order: the lock, then the successions. */
-async function release(paths: readonly string[]): Promise<void> {
+function release(paths: readonly string[]): void {
   for (const path of paths) {
-    await removeLink(path).catch((error: unknown) => {
+    try {
+      removeLink(path);
+    } catch (error) {
       throw toFailure(error, path, "unknown");
-    });
+    }
   }
 }
 

@@ -16,7 +16,7 @@ import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { CorruptSessionError, TimeoutError } from "@chatstore/core";
 import { Block } from "./format.js";
-import { toFailure } from "./fs-failure.js";
+import { failedWith, toFailure } from "./fs-failure.js";
 
 const inThread = {
   read: promisify(read),
@@ -50,6 +50,15 @@ export class OpenFile {
     this.path = path;
     this.#fd = openSync(path, flags, 0o600);
     this.#signal = signal;
+  }
+
+  static ifPresent(path: string, flags: "r" | "r+", signal: AbortSignal): OpenFile | undefined {
+    try {
+      return new OpenFile(path, flags, signal);
+    } catch (error) {
+      if (failedWith(error, "ENOENT")) return undefined;
+      throw error;
+    }
   }
 
   stats(): Stats {

@@ -9,6 +9,7 @@ import {
   type Version,
 } from "@chatstore/core";
 import {
+  type BatchEnd,
   Block,
   type BlockLine,
   blank,
@@ -35,6 +36,15 @@ const maxLooks = 10;
 interface MessageBlock {
   readonly block: Block;
   readonly messages: readonly BlockLine[];
+}
+
+/** The end of a file as of a batch. A file that still ends with this very line is unchanged: no version is ever stored twice. */
+export interface Tail {
+  readonly header: Header;
+  readonly commit: Commit;
+  /** Where the commit line is. */
+  readonly last: Region;
+  readonly line: string;
 }
 
 /** A file as it was once: as long as it only grows, what is known of it holds. */
@@ -90,6 +100,7 @@ export class IndexCache {
 /**
  * Look at a session's file.
  *
+ * @param at Where it is, and how it ended when somebody last looked, which is kept up to date.
  * @param access A reader holds no lock and may meet a writer at work: when the file looks damaged, and has changed
  *   meanwhile, `look` runs again.
  * @param look Gets the file as of its last whole batch; `undefined` when there is none, and so no session.
@@ -97,21 +108,23 @@ export class IndexCache {
  *   scan.
  */
 export async function withSessionFile<T>(
-  path: string,
+  at: { readonly path: string; tail?: Tail | undefined },
   access: "read" | "write",
   signal: AbortSignal,
   look: (file: SessionFile | undefined) => Promise<T>,
 ): Promise<T> {
+  const { path } = at;
   for (let looks = 1; ; looks++) {
-    // Nothing below need ever wait, and who calls in a loop must not keep everybody else from their turn.
-    await setImmediate();
-    const flags = access === "read" ? "r" : "r+";
-    const file = await unless(["ENOENT"], () => new OpenFile(path, flags, signal));
+    // A reader need never wait, and who reads in a loop must not keep everybody else from their turn.
+    if (access === "read") await setImmediate();
+    const file = OpenFile.ifPresent(path, access === "read" ? "r" : "r+", signal);
     if (file === undefined) return look(undefined);
     try {
       const before = file.stats();
       try {
-        return await look(await SessionFile.load(file, before.size));
+        const found = await SessionFile.load(file, before.size, at.tail);
+        at.tail = found?.tail;
+        return await look(found);
       } catch (error) {
         if (access === "write" || !(error instanceof CorruptSessionError)) throw error;
         const now = await unless(["ENOENT"], () => stat(path));
@@ -128,23 +141,27 @@ export async function withSessionFile<T>(
 
 /** A session's file, open, as of its last whole batch. What is appended later is not seen. */
 export class SessionFile {
-  readonly header: Header;
-  readonly commit: Commit;
+  readonly tail: Tail;
   readonly #file: OpenFile;
   /** With what an unfinished write left behind the last batch. */
   readonly #size: number;
-  /** Where the last commit line is. */
-  readonly #last: Region;
 
-  private constructor(file: OpenFile, size: number, header: Header, last: Region, commit: Commit) {
+  private constructor(file: OpenFile, size: number, tail: Tail) {
     this.#file = file;
     this.#size = size;
-    this.#last = last;
-    this.header = header;
-    this.commit = commit;
+    this.tail = tail;
   }
 
-  static async load(file: OpenFile, size: number): Promise<SessionFile | undefined> {
+  /** @param known How it ended once: saves looking for how it ends now. */
+  static async load(
+    file: OpenFile,
+    size: number,
+    known: Tail | undefined,
+  ): Promise<SessionFile | undefined> {
+    if (known !== undefined && size === endOf(known.last)) {
+      const line = await file.read(...known.last);
+      if (line.toString("latin1") === known.line) return new SessionFile(file, size, known);
+    }
     const beginning = await file.read(0, Math.min(size, headerBytes));
     const bytes = beginning.subarray(0, beginning.indexOf(lineFeed) + 1);
     const first = parseLine(bytes);
@@ -162,21 +179,33 @@ export class SessionFile {
         if (kind === undefined) return refuseLine(file, block.at + begin);
         if (kind !== "commit") continue;
         if (first?.kind !== "header") return refuseLine(file, 0, "it is no header");
-        const last = [block.at + begin, end - begin] as const;
-        return new SessionFile(file, size, first.header, last, block.commit(line));
+        return new SessionFile(file, size, {
+          header: first.header,
+          commit: block.commit(line),
+          last: [block.at + begin, end - begin],
+          line: block.bytes.toString("latin1", begin, end),
+        });
       }
     }
     return undefined;
   }
 
+  get header(): Header {
+    return this.tail.header;
+  }
+
+  get commit(): Commit {
+    return this.tail.commit;
+  }
+
   /** What is known of the file from now on. */
   get known(): Known {
-    return { version: this.commit.version, commit: this.#last };
+    return { version: this.commit.version, commit: this.tail.last };
   }
 
   /** Where the next batch begins. */
   get end(): number {
-    return endOf(this.#last);
+    return endOf(this.tail.last);
   }
 
   async title(): Promise<string | null> {
@@ -232,7 +261,7 @@ export class SessionFile {
     const records: MessageRecord[] = [];
     if (limit === 0) return records;
     const file = this.#file;
-    let block = await file.blockBefore(this.#last[0], this.#bytesOf(limit));
+    let block = await file.blockBefore(this.tail.last[0], this.#bytesOf(limit));
     for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
       for (const line of block.backwards()) {
         if (line.kind === undefined) return refuseLine(file, block.at + line.begin);
@@ -277,14 +306,24 @@ export class SessionFile {
    * Write a batch in one piece behind the last one, and cut off what an unfinished write left there. For the holder of the
    * lock.
    *
+   * @param lines What comes before the batch's end.
+   * @returns How the file ends now.
    * @throws BackendError, after cutting off what it wrote, if that can be done.
    */
-  async append(batch: Buffer, durable: boolean): Promise<void> {
+  async append(lines: string, { before, commit, line }: BatchEnd, durable: boolean): Promise<Tail> {
     const file = this.#file;
+    const batch = Buffer.from(lines + before + line);
     try {
       if (this.#size > this.end) file.truncate(this.end);
       await file.write(batch, this.end);
       if (durable) await file.datasync();
+      const length = Buffer.byteLength(line);
+      return {
+        header: this.header,
+        commit,
+        last: [this.end + batch.length - length, length],
+        line,
+      };
     } catch (error) {
       try {
         file.truncate(this.end);

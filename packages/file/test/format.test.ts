@@ -155,8 +155,9 @@ describe("a line", () => {
   });
 
   test("of a commit says where title and state are", () => {
-    const text = closeBatch(100, { title: "Kätzchen", state: { a: "{}", b: "[1]" } }, commit);
-    const lines = text.split(/(?<=\n)/).map((line) => Buffer.from(line));
+    const changed = { title: "Kätzchen", state: { a: "{}", b: "[1]" } };
+    const end = closeBatch(100, changed, commit);
+    const lines = (end.before + end.line).split(/(?<=\n)/).map((line) => Buffer.from(line));
     const [title, a, b, last] = lines.map(parseLine);
     const lengths = lines.map(({ length }) => length) as [number, number, number, number];
     expect([title, a, b]).toEqual([
@@ -164,19 +165,17 @@ describe("a line", () => {
       { kind: "state", name: "a", data: "{}" },
       { kind: "state", name: "b", data: "[1]" },
     ]);
-    expect(last).toEqual({
-      kind: "commit",
-      commit: {
-        ...commit,
-        title: [100, lengths[0]],
-        state: [100 + lengths[0], lengths[1] + lengths[2]],
-      },
+    expect(end.commit).toEqual({
+      ...commit,
+      title: [100, lengths[0]],
+      state: [100 + lengths[0], lengths[1] + lengths[2]],
     });
+    expect(last).toEqual({ kind: "commit", commit: end.commit });
   });
 
   test("with one wrong bit is refused", () => {
     const header = headerLine({ format: 1, key: "u:alice", since: 1 });
-    for (const text of [header, messageLine(record), closeBatch(0, {}, commit)]) {
+    for (const text of [header, messageLine(record), closeBatch(0, {}, commit).line]) {
       const line = Buffer.from(text);
       for (let bit = 0; bit < line.length * 8; bit++) {
         const damaged = Buffer.from(line);
