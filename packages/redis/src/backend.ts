@@ -28,7 +28,7 @@ import { inspectServers } from "./server.js";
 const partMessages = 500;
 const partBytes = 1024 * 1024;
 /** So many messages are read at first, when it is not known how long they are: nearly all chats are shorter. */
-const firstMessages = 500;
+const firstMessages = 1_000;
 /** So many times as many messages as the part before are read at most, should the further ones be longer. */
 const mostGrowth = 8;
 /** So many sessions are described or erased by one script. */
