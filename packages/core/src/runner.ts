@@ -19,7 +19,8 @@ export type Attempt<T> = (signal: AbortSignal, attempt: number, unknown: boolean
 /** An operation that has begun and is not over. */
 interface Running {
   readonly controller: AbortController;
-  readonly timer: NodeJS.Timeout;
+  /** By `performance.now()`. */
+  readonly deadline: number;
   /** Settles the attempt that does not notice. */
   reject: (reason: unknown) => void;
   /** Where it is among those that run. */
@@ -38,6 +39,9 @@ export class Runner {
   readonly #running: Running[] = [];
   /** Of operations that are over, for later ones: to make a signal costs more than all else that core does for a read. */
   readonly #spare: AbortController[] = [];
+  /** One for all, due at the first deadline or earlier: to set and clear one for each takes longer than the rest of this. */
+  #timer: NodeJS.Timeout | undefined;
+  #due = Number.POSITIVE_INFINITY;
   #opening: Promise<void> | undefined;
   #opened = false;
   #stopped = false;
@@ -120,26 +124,40 @@ export class Runner {
     }
   }
 
-  /** @param deadline By `performance.now()`. */
   #begin(deadline: number): Running {
-    const running: Running = {
-      controller: this.#spare.pop() ?? new AbortController(),
-      timer: setTimeout(() => abort(running), deadline - performance.now()),
-      reject: () => {},
-      index: this.#running.length,
-    };
+    const controller = this.#spare.pop() ?? new AbortController();
+    const running = { controller, deadline, reject: () => {}, index: this.#running.length };
     this.#running.push(running);
+    if (deadline < this.#due) this.#watch(deadline);
     return running;
   }
 
-  #end({ controller, timer, index }: Running): void {
-    clearTimeout(timer);
+  #end({ controller, index }: Running): void {
     const last = this.#running.pop() as Running;
     if (index < this.#running.length) {
       this.#running[index] = last;
       last.index = index;
     }
     if (!controller.signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
+  }
+
+  #watch(due: number): void {
+    clearTimeout(this.#timer);
+    this.#due = due;
+    if (due === Number.POSITIVE_INFINITY) return;
+    // It outlives the operations, and must not keep a process from ending.
+    this.#timer = setTimeout(() => this.#expire(), due - performance.now()).unref();
+  }
+
+  /** Abort what is overdue, and wait for the others. */
+  #expire(): void {
+    const now = performance.now();
+    let next = Number.POSITIVE_INFINITY;
+    for (const running of this.#running) {
+      if (running.deadline <= now) abort(running);
+      else next = Math.min(next, running.deadline);
+    }
+    this.#watch(next);
   }
 
   #refuseWhenStopped(cause?: unknown): void {
