@@ -161,7 +161,9 @@ export class FileBackend implements ChatStoreBackend {
     return this.#write(key, signal, async (session) => {
       const { file, recent } = session;
       const before = file && patch ? await aboutOf(file) : nothingAbout;
-      const present = file ? await this.#digests(file, recent.path, records) : noDigests;
+      // An id that core has just made cannot be stored.
+      const areNew = file === undefined || records.every(({ fresh }) => fresh);
+      const present = areNew ? noDigests : await this.#digests(file, recent.path, records);
       const current = file && { ...recordOf(file), ...before };
       const verdict = judgeAppend(current, present, records, patch, write);
       if (verdict.status !== "insert") return verdict;
@@ -193,7 +195,7 @@ export class FileBackend implements ChatStoreBackend {
       // What a dead writer left may hold the text, too.
       if (erase.length > 0) await this.#removeTemporary(recent.place);
       recent.tail = await file.append(lines, end, this.#durable);
-      await file.erase(erase);
+      if (erase.length > 0) await file.erase(erase);
       file.touch(commit.updatedAt);
       return applied(commit);
     });
@@ -297,12 +299,11 @@ export class FileBackend implements ChatStoreBackend {
     const recent = this.#recall(key);
     const { path, lock } = recent;
     return guard(path, async () => {
-      const outcome = await this.#locks.hold(lock, signal, () =>
+      const outcome = await this.#locks.hold(lock, signal, (now) =>
         withSessionFile(recent, "write", signal, async (found) => {
           if (found !== undefined) refuseOther(found, key, path);
-          const now = await this.#locks.now();
           const file = found === undefined || isExpired(found.commit, now) ? undefined : found;
-          await file?.finishErasing();
+          if (file !== undefined && file.commit.erase.length > 0) await file.finishErasing();
           refuseLate(signal, path);
           return change({ key, recent, file, now, signal });
         }),
@@ -355,8 +356,7 @@ export class FileBackend implements ChatStoreBackend {
     spare: (file: SessionFile | undefined, now: number) => boolean,
   ): Promise<"absent" | "expired" | "living" | "spared"> {
     const path = this.#folder.path(place);
-    return this.#locks.hold(lockOf(place), signal, async () => {
-      const now = await this.#locks.now();
+    return this.#locks.hold(lockOf(place), signal, async (now) => {
       const found = await withSessionFile({ path }, "read", signal, async (file) => {
         if (file === undefined) return "absent";
         if (spare(file, now)) return "spared";
@@ -519,13 +519,12 @@ export class FileBackend implements ChatStoreBackend {
     return recent;
   }
 
-  /** Of those of the records' ids that are stored. An id that core has just made cannot be. */
+  /** Of those of the records' ids that are stored. */
   async #digests(
     file: SessionFile,
     path: string,
     records: readonly MessageRecord[],
   ): Promise<ReadonlyMap<string, string>> {
-    if (records.every(({ fresh }) => fresh)) return noDigests;
     const digests = new Map<string, string>();
     const index = await this.#index(file, path);
     for (const { id } of records) {

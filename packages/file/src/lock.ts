@@ -71,8 +71,12 @@ export class Locks {
     const { handle } = await this.#claimed();
     // A blank already: only the modification time changes.
     writeSync(handle.fd, " ", 0);
-    const { mtimeMs } = fstatSync(handle.fd);
-    const offset = mtimeMs - performance.now();
+    return this.#timeOf(fstatSync(handle.fd).mtimeMs);
+  }
+
+  /** @param stamp As the file system has just made it. */
+  #timeOf(stamp: number): number {
+    const offset = stamp - performance.now();
     // A kernel stamps files by its last tick, some milliseconds ago. So the largest offset that we saw is the best, until
     // the clock is set back.
     if (offset > this.#offset || offset < this.#offset - coarsestTick) this.#offset = offset;
@@ -82,12 +86,15 @@ export class Locks {
   /**
    * Run while holding a lock. Not reentrant.
    *
+   * @param run Gets the time, as {@link now} tells it.
    * @throws TimeoutError with outcome `not-applied` when the signal aborts before.
    */
-  async hold<T>(name: string, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+  async hold<T>(name: string, signal: AbortSignal, run: (now: number) => Promise<T>): Promise<T> {
     const held = await this.#acquire(name, signal);
     try {
-      return await run();
+      const { handle } = await this.#claimed();
+      // A new link is a change of the claim.
+      return await run(this.#timeOf(fstatSync(handle.fd).ctimeMs));
     } finally {
       release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.

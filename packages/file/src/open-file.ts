@@ -65,6 +65,12 @@ export class OpenFile {
     return fstatSync(this.#fd);
   }
 
+  /** At most so many bytes, which are few: those that are there. */
+  readNow(offset: number, length: number): Buffer {
+    const bytes = Buffer.allocUnsafe(length);
+    return bytes.subarray(0, readSync(this.#fd, bytes, 0, length, offset));
+  }
+
   /** @throws CorruptSessionError when it is not that long; TimeoutError when the signal has aborted. */
   async read(offset: number, length: number): Promise<Buffer> {
     refuseLate(this.#signal, this.path);

@@ -1,4 +1,5 @@
 /** One session's file: scanning it forwards and backwards, appending a batch, writing it anew. */
+import type { Stats } from "node:fs";
 import { rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setImmediate } from "node:timers/promises";
@@ -120,16 +121,21 @@ export async function withSessionFile<T>(
     const file = OpenFile.ifPresent(path, access === "read" ? "r" : "r+", signal);
     if (file === undefined) return look(undefined);
     try {
-      const before = file.stats();
+      let before: Stats | undefined;
       try {
-        const found = await SessionFile.load(file, before.size, at.tail);
-        at.tail = found?.tail;
+        let found = at.tail && SessionFile.confirm(file, at.tail);
+        if (found === undefined) {
+          before = file.stats();
+          found = await SessionFile.load(file, before.size);
+          at.tail = found?.tail;
+        }
         return await look(found);
       } catch (error) {
         if (access === "write" || !(error instanceof CorruptSessionError)) throw error;
+        at.tail = undefined;
         const now = await unless(["ENOENT"], () => stat(path));
         const unchanged = (["ino", "size", "mtimeMs"] as const).every(
-          (name) => now?.[name] === before[name],
+          (name) => before !== undefined && now?.[name] === before[name],
         );
         if (unchanged || looks === maxLooks) throw error;
       }
@@ -152,16 +158,15 @@ export class SessionFile {
     this.tail = tail;
   }
 
-  /** @param known How it ended once: saves looking for how it ends now. */
-  static async load(
-    file: OpenFile,
-    size: number,
-    known: Tail | undefined,
-  ): Promise<SessionFile | undefined> {
-    if (known !== undefined && size === endOf(known.last)) {
-      const line = await file.read(...known.last);
-      if (line.toString("latin1") === known.line) return new SessionFile(file, size, known);
-    }
+  /** The file, if it still ends so. */
+  static confirm(file: OpenFile, tail: Tail): SessionFile | undefined {
+    const [at, length] = tail.last;
+    // With room for one byte that should not be there.
+    const found = file.readNow(at, length + 1).toString("latin1");
+    return found === tail.line ? new SessionFile(file, endOf(tail.last), tail) : undefined;
+  }
+
+  static async load(file: OpenFile, size: number): Promise<SessionFile | undefined> {
     const beginning = await file.read(0, Math.min(size, headerBytes));
     const bytes = beginning.subarray(0, beginning.indexOf(lineFeed) + 1);
     const first = parseLine(bytes);
@@ -337,7 +342,6 @@ export class SessionFile {
 
   /** Overwrite lines with blanks, for good. For the holder of the lock. */
   async erase(regions: readonly Region[]): Promise<void> {
-    if (regions.length === 0) return;
     const file = this.#file;
     try {
       for (const [offset, length] of regions) await file.write(blank(length), offset);
