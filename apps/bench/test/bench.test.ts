@@ -73,11 +73,10 @@ test("--json prints the entries, and nothing else", async () => {
       [backend, "append-8-own", null],
     ]),
   );
-  for (const { ours, raw, ratio, target, work, backend } of entries) {
+  for (const { ours, raw, ratio, target, work } of entries) {
     expect(ours).toBeGreaterThan(0);
     expect(target === undefined).toBe(work !== "all");
-    if (backend === "file" && work === "append-8-one") expect([raw, ratio]).toEqual([null, null]);
-    else expect(ratio).toBeCloseTo(ours / (raw as number));
+    expect(ratio).toBeCloseTo(ours / (raw as number));
   }
 }, 120_000);
 

@@ -2,16 +2,18 @@
  * The least that could work with files: a conversation is a file that is held open; a batch is one write at its end,
  * whose last line is the session's row, and one `fdatasync`.
  *
- * - Order: the file's. Unique ids: a UUID that was just made is; the ids that were read are in a map. Atomic: a batch
- *   without its last line does not count.
- * - Where a message is, for a page next to it, is kept in that map too, filled when the file is opened.
- * - By promises, as in the store: a server must go on while the disk syncs.
- * - Left out: locks (so one process at a time), checksums, digests, compare-and-set, expiry, state, title.
+ * - Order: the file's, which a lock keeps between processes, as every engine does: a hard link that one alone can make. Unique ids: a UUID that was just made
+ *   is; the ids that were read are in a map. Atomic: a batch without its last line does not count.
+ * - Where a message is, for a page next to it, is kept in that map too, filled when the file is opened, and with what others
+ *   have appended since.
+ * - Small calls at once, reads and the sync by promises: a server must go on while the disk works.
+ * - Left out: who died with the lock, checksums, digests, compare-and-set, expiry, state, title.
  */
 import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, fstatSync, linkSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
 import { type FileHandle, mkdir, open as openFile, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Contestant, Conversation, Filling, Message, Place } from "../contestant.js";
 import { encode } from "./encoding.js";
 
@@ -20,6 +22,8 @@ const lineBytes = 640;
 
 interface OpenFile {
   readonly handle: FileHandle;
+  readonly lock: string;
+  /** As far as it was looked at. */
   size: number;
   count: number;
   /** Where the line of a message begins. */
@@ -29,6 +33,8 @@ interface OpenFile {
 export async function open({ at, namespace }: Place): Promise<Contestant> {
   const folder = join(at, namespace);
   await mkdir(folder, { recursive: true });
+  const claim = join(folder, `${randomUUID()}.claim`);
+  writeFileSync(claim, "");
   const files = new Map<string, Promise<OpenFile>>();
   const pathOf = ({ user, name }: Conversation) => join(folder, user, `${name}.jsonl`);
   const fileOf = (conversation: Conversation) => {
@@ -40,7 +46,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     }
     return file;
   };
-  const write = async (file: OpenFile, messages: readonly Message[]) => {
+  const write = (file: OpenFile, messages: readonly Message[]) => {
     let lines = "";
     const ids = messages.map(({ id }) => id ?? randomUUID());
     const ends = messages.map((message, index) => {
@@ -55,7 +61,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     file.size += bytes.length;
     // The texts are ASCII, so that a place in the string is one in the file.
     for (const [index, id] of ids.entries()) file.places.set(id, begin + (ends[index] as number));
-    await file.handle.write(bytes, 0, bytes.length, begin);
+    writeSync(file.handle.fd, bytes, 0, bytes.length, begin);
   };
   const before = async (file: OpenFile, end: number, count: number) => {
     for (let length = (count + 1) * lineBytes; ; length *= 2) {
@@ -74,28 +80,33 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
   };
   return {
     durability: { survives: "host", settings: "fdatasync of each batch" },
-    cannot: { "append-8-one": "has no locks: one process at a time" },
     async fill(fillings: Iterable<Filling>) {
       for (const [conversation, messages] of fillings) {
         const file = await load(pathOf(conversation));
-        await write(file, messages);
+        write(file, messages);
         await file.handle.close();
       }
     },
     async append(conversation, messages) {
       const file = await fileOf(conversation);
-      await write(file, messages);
-      await file.handle.datasync();
+      while (!isFirst(claim, file.lock)) await delay(1);
+      try {
+        if (fstatSync(file.handle.fd).size > file.size) await catchUp(file);
+        write(file, messages);
+        await file.handle.datasync();
+      } finally {
+        unlinkSync(file.lock);
+      }
     },
     async all(conversation) {
-      const file = await fileOf(conversation);
-      const bytes = Buffer.allocUnsafe(file.size);
-      await file.handle.read(bytes, 0, bytes.length, 0);
+      const { handle } = await fileOf(conversation);
+      const bytes = Buffer.allocUnsafe(fstatSync(handle.fd).size);
+      await handle.read(bytes, 0, bytes.length, 0);
       return bytes.toString().split("\n").filter(isMessage).map(decodeLine);
     },
     async newest(conversation, count) {
       const file = await fileOf(conversation);
-      return before(file, file.size, count);
+      return before(file, fstatSync(file.handle.fd).size, count);
     },
     async page(conversation, { id }, count) {
       const file = await fileOf(conversation);
@@ -103,7 +114,8 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     },
     async list(user, count) {
       const names = await readdir(join(folder, user));
-      const sessions = names.map(async (name) => {
+      const conversations = names.filter((name) => name.endsWith(".jsonl"));
+      const sessions = conversations.map(async (name) => {
         const path = join(folder, user, name);
         const handle = await openFile(path);
         const { size } = await handle.stat();
@@ -118,25 +130,38 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     },
     async close() {
       for (const file of files.values()) await (await file).handle.close();
+      unlinkSync(claim);
     },
   };
 }
 
 async function load(path: string): Promise<OpenFile> {
   await mkdir(dirname(path), { recursive: true });
-  const handle = await openFile(path, existsSync(path) ? "r+" : "wx+");
-  const places = new Map<string, number>();
-  const { size } = await handle.stat();
-  let count = 0;
-  let at = 0;
-  for await (const line of handle.readLines({ autoClose: false, start: 0 })) {
+  const handle = await openFile(path, existsSync(path) ? "r+" : "w+");
+  const file = { handle, lock: `${path}.lock`, size: 0, count: 0, places: new Map() };
+  await catchUp(file);
+  return file;
+}
+
+/** Look at what others have appended. */
+async function catchUp(file: OpenFile): Promise<void> {
+  for await (const line of file.handle.readLines({ autoClose: false, start: file.size })) {
     if (isMessage(line)) {
-      places.set(JSON.parse(line).id, at);
-      count++;
+      file.places.set(JSON.parse(line).id, file.size);
+      file.count++;
     }
-    at += Buffer.byteLength(line) + 1;
+    file.size += Buffer.byteLength(line) + 1;
   }
-  return { handle, size, count, places };
+}
+
+function isFirst(claim: string, lock: string): boolean {
+  try {
+    linkSync(claim, lock);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
+  }
 }
 
 function isMessage(line: string): boolean {
