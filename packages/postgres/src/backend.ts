@@ -27,6 +27,7 @@ import {
 } from "@chatstore/core";
 import {
   Connections,
+  graceTime,
   MissingTableError,
   poolOf,
   type Run,
@@ -321,7 +322,7 @@ export class PostgresBackend implements ChatStoreBackend {
     try {
       const { append, appendAt } = this.#sql;
       const { next, ifVersion, ttlMs = null } = write;
-      const rest = [ttlMs, String(this.#timeout), ...messageColumns(records)] as const;
+      const rest = [ttlMs, String(this.#timeout + graceTime), ...messageColumns(records)] as const;
       const { rows } =
         typeof ifVersion === "string"
           ? await this.#connected.write(signal, appendAt, key.id, next, ifVersion, ...rest)

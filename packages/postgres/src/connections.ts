@@ -20,8 +20,11 @@ import { type Names, named, type Sql, statements } from "./schema.js";
 
 /** Milliseconds that connections have to say goodbye when the store closes. */
 const closingTime = 500;
-/** Milliseconds by which the pool gives up later than the operation: a busy process runs timers that are due in any order. */
-const graceTime = 1_000;
+/**
+ * Milliseconds by which the pool, and the server that waits for a lock, give up later than the operation, which says more: who
+ * is first is chance otherwise.
+ */
+export const graceTime = 1_000;
 
 declare const signature: unique symbol;
 /** A statement on the tables of one store. */
@@ -91,7 +94,8 @@ export class Connections {
     // READ COMMITTED, so that a statement sees what was committed before it got its lock. A process that was stopped
     // loses its locks while others still wait for them; the request of one that has given up does not wait on.
     const idle = Math.max(Math.ceil(timeout / 2), 1_000);
-    this.#begin = script(`BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = ${timeout};
+    this.#begin =
+      script(`BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = ${timeout + graceTime};
       SET LOCAL idle_in_transaction_session_timeout = ${idle}`);
   }
 
