@@ -585,6 +585,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     this.#refusing = true;
     await this.#queue.drained();
     clearTimeout(stop);
+    this.#runner.stop();
     await this.#backend.close();
     await this.#settle();
   }

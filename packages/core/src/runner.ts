@@ -68,6 +68,7 @@ export class Runner {
   /** Make every operation that still runs, or starts later, reject with `ClosedError`. */
   stop(): void {
     this.#stopped = true;
+    clearTimeout(this.#timer);
     for (const running of this.#running) abort(running);
   }
 

@@ -74,12 +74,17 @@ export class Locks {
     return this.#timeOf(fstatSync(handle.fd).mtimeMs);
   }
 
+  /** Whether a stamp is older than one that is made now can be. */
+  #isStale(stamp: number): boolean {
+    return stamp - performance.now() < this.#offset - coarsestTick;
+  }
+
   /** @param stamp As the file system has just made it. */
   #timeOf(stamp: number): number {
     const offset = stamp - performance.now();
     // A kernel stamps files by its last tick, some milliseconds ago. So the largest offset that we saw is the best, until
     // the clock is set back.
-    if (offset > this.#offset || offset < this.#offset - coarsestTick) this.#offset = offset;
+    if (offset > this.#offset || this.#isStale(stamp)) this.#offset = offset;
     return Math.floor(performance.now() + this.#offset);
   }
 
@@ -93,8 +98,9 @@ export class Locks {
     const held = await this.#acquire(name, signal);
     try {
       const { handle } = await this.#claimed();
-      // A new link is a change of the claim.
-      return await run(this.#timeOf(fstatSync(handle.fd).ctimeMs));
+      // The new link has stamped the claim, unless the file system does not do that, or its clock was set back.
+      const stamp = fstatSync(handle.fd).ctimeMs;
+      return await run(this.#isStale(stamp) ? await this.now() : this.#timeOf(stamp));
     } finally {
       release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.
