@@ -123,10 +123,11 @@ const page: Deed = (contestant, conversation, length) => {
 
 const all: Deed = (contestant, conversation) => () => contestant.all(conversation);
 
+/** Reads come first: appends leave the conversations longer than they were. */
 export const conversationWorks: readonly Work[] = [
-  append(1),
-  append(3),
   atLengths("newest-20", lengths, newest, { isRead: true, isFlat: true }),
   atLengths("page-20", lengths, page, { isRead: true, isFlat: true }),
   atLengths("all", [1_000, 10_000], all, { isRead: false, isFlat: false }),
+  append(1),
+  append(3),
 ];

@@ -60,27 +60,36 @@ const ownName = `append-${processes}-own`;
 const eight: Work = {
   name: `append-${processes}`,
   async run(arena) {
-    const shared = new Map<string, Timing>();
-    const own = new Map<string, Timing>();
+    const shared = { timings: new Map<string, Timing>(), reasons: new Map<string, string>() };
+    const own = { timings: new Map<string, Timing>(), reasons: new Map<string, string>() };
     for (const [contestant, it] of await arena.contestants()) {
       if (it.cannot?.[ownName]) continue;
       const writers = startWriters(arena, contestant);
+      const append = async ({ timings, reasons }: typeof own, by: readonly Writer[]) => {
+        try {
+          timings.set(contestant, await appendAtOnce(arena, contestant, it, by));
+        } catch (error) {
+          // A peer that loses messages is told of, and has no figure.
+          if (!(error instanceof LossError && isPeer(contestant))) throw error;
+          reasons.set(contestant, error.message);
+        }
+      };
       try {
         await Promise.all(writers.map(({ child }) => child.ready));
         if (!it.cannot?.[sharedName]) {
           const one = { user: "everybody", name: "one" };
           const all = writers.map((writer) => ({ ...writer, conversation: one }));
-          shared.set(contestant, await appendAtOnce(arena, contestant, it, all));
+          await append(shared, all);
         }
-        own.set(contestant, await appendAtOnce(arena, contestant, it, writers));
+        await append(own, writers);
       } finally {
         await Promise.all(writers.map(({ child }) => child[Symbol.asyncDispose]()));
       }
     }
     const note = "nothing was lost; spread: the fastest and the slowest round";
     return [
-      await arena.entry(sharedName, null, shared, { note }),
-      await arena.entry(ownName, null, own, { note }),
+      await arena.entry(sharedName, null, shared.timings, { note, reasons: shared.reasons }),
+      await arena.entry(ownName, null, own.timings, { note, reasons: own.reasons }),
     ];
   },
 };
@@ -133,12 +142,15 @@ async function appendAtOnce(
   }
   for (const { who, conversation } of writers) {
     const stored = (await it.all(conversation)).map(({ content }) => content);
-    refuseLoss(`${arena.name}, ${contestant}`, stored, who, rounds * messages);
+    refuseLoss(contestant, stored, who, rounds * messages);
   }
   return { median: median(times), quartiles: [min(times), max(times)], samples: rounds };
 }
 
-/** @throws when a message of a writer is not there, is there twice, or is not in the order in which it was appended. */
+/** Messages were not stored as they were appended. */
+export class LossError extends Error {}
+
+/** @throws LossError when a message of a writer is not there, is there twice, or is not in the order in which it was appended. */
 export function refuseLoss(
   where: string,
   stored: readonly string[],
@@ -149,7 +161,7 @@ export function refuseLoss(
   const expected = Array.from({ length: count }, (_, n) => message(n, who).content);
   const wrong = expected.findIndex((content, n) => found[n] !== content);
   if (wrong >= 0 || found.length !== count) {
-    throw new Error(
+    throw new LossError(
       `${where}: of ${count} messages that ${who} appended, ${found.length} are there, ` +
         `the first that is not in its place is number ${wrong}`,
     );
