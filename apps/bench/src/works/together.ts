@@ -148,7 +148,7 @@ async function appendAtOnce(
 }
 
 /** Messages were not stored as they were appended. */
-export class LossError extends Error {}
+class LossError extends Error {}
 
 /** @throws LossError when a message of a writer is not there, is there twice, or is not in the order in which it was appended. */
 export function refuseLoss(
