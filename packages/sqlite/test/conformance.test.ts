@@ -245,7 +245,7 @@ describe("the schema", () => {
     expect(await store.getMessages(key)).toHaveLength(20);
   });
 
-  test("no statement scans a table or sorts a whole one", async () => {
+  test("no statement scans a table or sorts, but for an hour of a user's list", async () => {
     const path = newPath();
     await openStore({ path }).open();
     const database = beside(path);
@@ -257,11 +257,10 @@ describe("the schema", () => {
         .prepare(`EXPLAIN QUERY PLAN ${named(sql, "chatstore_")}`)
         .all(parameters)
         .map((step) => (step as { detail: string }).detail);
-      // What a subquery reads has a step of its own. To sort by the last terms only is to sort what has equal first ones.
-      const bad = plan.filter((detail) =>
-        /SCAN (?!CONSTANT|\(subquery)|TEMP B-TREE FOR (?!LAST)/.test(detail),
-      );
-      expect({ name, bad }).toEqual({ name, bad: [] });
+      // What a subquery reads has a step of its own.
+      const bad = plan.filter((detail) => /SCAN (?!CONSTANT|\(subquery)|TEMP B-TREE/.test(detail));
+      const known = name === "listOfUser" ? ["USE TEMP B-TREE FOR LAST 2 TERMS OF ORDER BY"] : [];
+      expect({ name, bad }).toEqual({ name, bad: known });
     }
   });
 });

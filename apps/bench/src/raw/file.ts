@@ -2,15 +2,14 @@
  * The least that could work with files: a conversation is a file that is held open; a batch is one write at its end,
  * whose last line is the session's row, and one `fdatasync`.
  *
- * - Order: the file's, which a lock keeps between processes, as every engine does: a hard link that one alone can make. Unique ids: a UUID that was just made
- *   is; the ids that were read are in a map. Atomic: a batch without its last line does not count.
- * - Where a message is, for a page next to it, is kept in that map too, filled when the file is opened, and with what others
- *   have appended since.
+ * - Order: the file's, which a lock keeps between processes, as every engine does: a hard link that one alone can make. Unique
+ *   ids: a UUID that was just made is; the ids that were read are in a map. Atomic: a batch without its last line does not count.
+ * - Where a message is, for a page next to it, is kept in that map too, with what others have appended since.
  * - Small calls at once, reads and the sync by promises: a server must go on while the disk works.
  * - Left out: who died with the lock, checksums, digests, compare-and-set, expiry, state, title.
  */
 import { randomUUID } from "node:crypto";
-import { existsSync, fstatSync, linkSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
+import { constants, fstatSync, linkSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
 import { type FileHandle, mkdir, open as openFile, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -83,6 +82,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     async fill(fillings: Iterable<Filling>) {
       for (const [conversation, messages] of fillings) {
         const file = await load(pathOf(conversation));
+        await catchUp(file);
         write(file, messages);
         await file.handle.close();
       }
@@ -91,7 +91,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
       const file = await fileOf(conversation);
       while (!isFirst(claim, file.lock)) await delay(1);
       try {
-        if (fstatSync(file.handle.fd).size > file.size) await catchUp(file);
+        if (hasGrown(file)) await catchUp(file);
         write(file, messages);
         await file.handle.datasync();
       } finally {
@@ -110,6 +110,7 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
     },
     async page(conversation, { id }, count) {
       const file = await fileOf(conversation);
+      if (hasGrown(file)) await catchUp(file);
       return before(file, file.places.get(id) as number, count);
     },
     async list(user, count) {
@@ -137,13 +138,16 @@ export async function open({ at, namespace }: Place): Promise<Contestant> {
 
 async function load(path: string): Promise<OpenFile> {
   await mkdir(dirname(path), { recursive: true });
-  const handle = await openFile(path, existsSync(path) ? "r+" : "w+");
-  const file = { handle, lock: `${path}.lock`, size: 0, count: 0, places: new Map() };
-  await catchUp(file);
-  return file;
+  // Whoever comes first makes it, and nobody empties it.
+  const handle = await openFile(path, constants.O_RDWR | constants.O_CREAT);
+  return { handle, lock: `${path}.lock`, size: 0, count: 0, places: new Map() };
 }
 
-/** Look at what others have appended. */
+function hasGrown({ handle, size }: OpenFile): boolean {
+  return fstatSync(handle.fd).size > size;
+}
+
+/** Look at what was appended since. Not while somebody appends: the last line could be half there. */
 async function catchUp(file: OpenFile): Promise<void> {
   for await (const line of file.handle.readLines({ autoClose: false, start: file.size })) {
     if (isMessage(line)) {
