@@ -1,10 +1,12 @@
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as everybodyElse } from "node:timers/promises";
 import type { ChatStoreBackend, MigrateMode } from "./backend.js";
 import { BackendError, ChatStoreError, ClosedError, TimeoutError } from "./errors.js";
 
 /** Milliseconds before the second attempt; doubled for each further one, up to the maximum, with jitter. */
 const firstPause = 10;
 const longestPause = 500;
+/** Milliseconds for which calls in a loop may keep the event loop to themselves, where an engine answers at once. */
+const longestTurn = 10;
 /** Signals that are kept for later operations. */
 const maxSpare = 64;
 
@@ -47,6 +49,8 @@ export class Runner {
   #stopped = false;
   /** When an operation last came to an end, by `performance.now()`: the engine answered. */
   #answered = 0;
+  /** When everybody else last had a turn, by `performance.now()`. */
+  #turn = 0;
   #warnings: readonly string[] = [];
 
   constructor(
@@ -81,11 +85,16 @@ export class Runner {
    */
   async run<T>(operation: Attempt<T>, issued: number): Promise<T> {
     const { timeout } = this.#options;
-    const running = this.#begin(Math.max(issued, this.#answered) + timeout);
+    const start = Math.max(issued, this.#answered);
+    const running = this.#begin(start + timeout);
     const { signal } = running.controller;
     let unknown = false;
     let failure: BackendError | undefined;
     try {
+      if (start - this.#turn > longestTurn) {
+        this.#turn = start;
+        await everybodyElse();
+      }
       for (let attempt = 1; ; attempt++) {
         this.#refuseWhenStopped();
         let begun = false;
