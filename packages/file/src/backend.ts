@@ -1,7 +1,6 @@
 import { hash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import {
@@ -298,8 +297,8 @@ export class FileBackend implements ChatStoreBackend {
   ): Promise<Outcome> {
     const recent = this.#recall(key);
     const { path, lock } = recent;
-    return guard(path, async () => {
-      const outcome = await this.#locks.hold(lock, signal, (now) =>
+    return guard(path, () =>
+      this.#locks.hold(lock, signal, (now) =>
         withSessionFile(recent, "write", signal, async (found) => {
           if (found !== undefined) refuseOther(found, key, path);
           const file = found === undefined || isExpired(found.commit, now) ? undefined : found;
@@ -307,11 +306,8 @@ export class FileBackend implements ChatStoreBackend {
           refuseLate(signal, path);
           return change({ key, recent, file, now, signal });
         }),
-      );
-      // Who writes in a loop must not keep everybody else from their turn. A sync gives them one.
-      if (!this.#durable || outcome.status !== "applied") await setImmediate();
-      return outcome;
-    });
+      ),
+    );
   }
 
   /** Write a session anew: it begins, or text has to leave the file. */

@@ -145,8 +145,26 @@ export function closeBatch(
     ...(title !== undefined && { title: regionOf(offset, titleLines) }),
     ...(state !== undefined && { state: regionOf(afterTitle, stateLines) }),
   };
-  const { version, ...rest } = commit;
-  return { before: titleLines + stateLines, commit, line: seal({ commit: version, ...rest }) };
+  return { before: titleLines + stateLines, commit, line: commitLine(commit) };
+}
+
+/** What a commit says when nothing is written of it. */
+const unsaid = { expiresAt: null, title: null, state: null, erase: [], erased: 0 } as const;
+
+function commitLine(commit: Commit): string {
+  const { version, messageCount, createdAt, updatedAt } = commit;
+  const { expiresAt, title, state, erase, erased } = commit;
+  return seal({
+    commit: version,
+    messageCount,
+    createdAt,
+    updatedAt,
+    ...(expiresAt !== null && { expiresAt }),
+    ...(title !== null && { title }),
+    ...(state !== null && { state }),
+    ...(erase.length > 0 && { erase }),
+    ...(erased > 0 && { erased }),
+  });
 }
 
 function regionOf(offset: number, lines: string): Region | null {
@@ -186,12 +204,18 @@ const createdAtMember = ',"createdAt":';
 const digestMember = ',"digest":';
 const dataMember = ',"data":';
 
+/**
+ * Too few bytes for a commit and a message. There may be a commit behind each message, and who reads messages asks nothing of
+ * it: that no message is lost in its line shows without a checksum, which would cost as much as the message's.
+ */
+const loneCommit = 200;
+
 /** A line where it stands in its block. */
 export interface BlockLine {
   readonly begin: number;
   /** Behind its line feed. */
   readonly end: number;
-  /** `undefined`: it is damaged. */
+  /** `undefined`: it is damaged. A commit may be damaged all the same: who asks what it says hears of it. */
   readonly kind: Line["kind"] | undefined;
 }
 
@@ -240,14 +264,21 @@ export class Block {
       const bytes = this.bytes.subarray(begin, end);
       return bytes.equals(blank(bytes.length)) ? "blank" : undefined;
     }
+    for (const [kind, beginning] of beginnings) {
+      if (!text.startsWith(beginning, begin)) continue;
+      const isLone = kind === "commit" && end - begin < loneCommit;
+      return isLone || this.#isIntact(begin, end) ? kind : undefined;
+    }
+    return undefined;
+  }
+
+  #isIntact(begin: number, end: number): boolean {
     const length = end - sealLength - begin;
-    if (length <= 0) return undefined;
+    if (length <= 0) return false;
     const { buffer, byteOffset } = this.bytes;
     // Made faster than a subarray, and there are many lines.
     const open = new Uint8Array(buffer, byteOffset + begin, length);
-    if (checksumIn(text, begin + length) !== crc32(open)) return undefined;
-    for (const [kind, beginning] of beginnings) if (text.startsWith(beginning, begin)) return kind;
-    return undefined;
+    return checksumIn(this.#text, begin + length) === crc32(open);
   }
 
   /** Of a message's line. Most lines are, so the parser gets the id alone. */
@@ -260,18 +291,20 @@ export class Block {
     const digest = createdAtEnd + digestMember.length + 1;
     const digestEnd = text.indexOf('"', digest);
     const data = digestEnd + 1;
+    const id = this.#slice(begin + messageBeginning.length, idEnd);
     return {
-      id: JSON.parse(this.#slice(begin + messageBeginning.length, idEnd)),
+      id: id.includes("\\") ? JSON.parse(id) : id.slice(1, -1),
       createdAt: Number(text.slice(createdAt, createdAtEnd)),
       digest: text.slice(digest, digestEnd),
       data: this.#slice(data + dataMember.length, end - sealLength),
     };
   }
 
-  /** Of a commit line. */
-  commit(line: BlockLine): Commit {
+  /** Of a commit line; `undefined` when it is damaged. */
+  commit(line: BlockLine): Commit | undefined {
+    if (!this.#isIntact(line.begin, line.end)) return undefined;
     const { commit: version, ...rest } = this.#members(line);
-    return { version, ...rest };
+    return { version, ...unsaid, ...rest };
   }
 
   parse(line: BlockLine): Line | undefined {
@@ -283,8 +316,10 @@ export class Block {
         return { kind };
       case "message":
         return { kind, record: this.record(line) };
-      case "commit":
-        return { kind, commit: this.commit(line) };
+      case "commit": {
+        const commit = this.commit(line);
+        return commit && { kind, commit };
+      }
       case "title":
         return { kind, title: this.#members(line).title };
       case "header": {

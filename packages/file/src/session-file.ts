@@ -2,7 +2,6 @@
 import type { Stats } from "node:fs";
 import { rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import {
   CorruptSessionError,
   type MessageRecord,
@@ -116,8 +115,6 @@ export async function withSessionFile<T>(
 ): Promise<T> {
   const { path } = at;
   for (let looks = 1; ; looks++) {
-    // A reader need never wait, and who reads in a loop must not keep everybody else from their turn.
-    if (access === "read") await setImmediate();
     const file = OpenFile.ifPresent(path, access === "read" ? "r" : "r+", signal);
     if (file === undefined) return look(undefined);
     try {
@@ -181,12 +178,13 @@ export class SessionFile {
     for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
       for (const line of block.backwards()) {
         const { begin, end, kind } = line;
-        if (kind === undefined) return refuseLine(file, block.at + begin);
-        if (kind !== "commit") continue;
+        if (kind !== "commit" && kind !== undefined) continue;
+        const commit = kind && block.commit(line);
+        if (commit === undefined) return refuseLine(file, block.at + begin);
         if (first?.kind !== "header") return refuseLine(file, 0, "it is no header");
         return new SessionFile(file, size, {
           header: first.header,
-          commit: block.commit(line),
+          commit,
           last: [block.at + begin, end - begin],
           line: block.bytes.toString("latin1", begin, end),
         });

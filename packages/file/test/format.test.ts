@@ -173,6 +173,20 @@ describe("a line", () => {
     expect(last).toEqual({ kind: "commit", commit: end.commit });
   });
 
+  test("of a commit says only what there is to say", () => {
+    const { version, messageCount, createdAt, updatedAt } = commit;
+    const plain = { ...commit, erase: [], erased: 0 };
+    const { line } = closeBatch(100, {}, plain);
+    expect(JSON.parse(line)).toEqual({
+      commit: version,
+      messageCount,
+      createdAt,
+      updatedAt,
+      crc: expect.any(String),
+    });
+    expect(parseLine(Buffer.from(line))).toEqual({ kind: "commit", commit: plain });
+  });
+
   test("with one wrong bit is refused", () => {
     const header = headerLine({ format: 1, key: "u:alice", since: 1 });
     for (const text of [header, messageLine(record), closeBatch(0, {}, commit).line]) {
