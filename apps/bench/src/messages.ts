@@ -7,15 +7,20 @@ const words =
     " ",
   );
 
-/** The n-th message of whoever is named: 400 characters of ordinary words that begin with both. */
+/** Answers come in lines of so many words. */
+const wordsInLine = 12;
+
+/** The n-th message of whoever is named: 400 characters of ordinary words that begin with both. Every other one is an answer. */
 export function message(n: number, who = "m"): Message {
+  const role = n % 2 === 0 ? "user" : "assistant";
   let content = `${who}${n}`;
   // A linear congruential generator: reproducible, and as compressible as text is.
-  for (let seed = n; content.length < length; ) {
+  for (let seed = n, count = 1; content.length < length; count++) {
     seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-    content += ` ${words[(seed >>> 8) % words.length]}`;
+    const gap = role === "assistant" && count % wordsInLine === 0 ? "\n" : " ";
+    content += `${gap}${words[(seed >>> 8) % words.length]}`;
   }
-  return { role: n % 2 === 0 ? "user" : "assistant", content: content.slice(0, length) };
+  return { role, content: content.slice(0, length) };
 }
 
 /** The first `count` messages of a conversation, with the ids `m0`, `m1`, … */
