@@ -14,6 +14,8 @@ const firstPause = 1;
 const longestPause = 20;
 /** Milliseconds between two looks at whether its holder still lives; also, of patience before asking it to wait. */
 const lookEvery = 250;
+/** Milliseconds of holding a lock, on average, before its holder sees that it is asked to wait: to look takes its time, too. */
+const noticedAfter = 5;
 /** Milliseconds by which the stamp of a file that was written now may be late. */
 const coarsestTick = 50;
 
@@ -96,6 +98,7 @@ export class Locks {
    */
   async hold<T>(name: string, signal: AbortSignal, run: (now: number) => Promise<T>): Promise<T> {
     const held = await this.#acquire(name, signal);
+    const since = performance.now();
     try {
       const { handle } = await this.#claimed();
       // The new link has stamped the claim, unless the file system does not do that, or its clock was set back.
@@ -104,8 +107,10 @@ export class Locks {
     } finally {
       release(held);
       // Somebody has tried for long, while we perhaps take it again and again: let them.
-      const wait = this.#path(name, "wait");
-      if (existsSync(wait) && removeLink(wait)) await delay(2 * longestPause);
+      if (performance.now() - since > Math.random() * noticedAfter) {
+        const wait = this.#path(name, "wait");
+        if (existsSync(wait) && removeLink(wait)) await delay(2 * longestPause);
+      }
     }
   }
 
@@ -139,18 +144,26 @@ export class Locks {
   async #acquire(name: string, signal: AbortSignal): Promise<readonly string[]> {
     const path = this.#path(name, "lock");
     let nextLook = 0;
-    for (let pause = firstPause; ; pause = Math.min(pause * 2, longestPause)) {
-      if (!signal.aborted) {
-        if (await this.#link(path)) return [path];
-        if (performance.now() >= nextLook) {
-          const paths = await this.#succeed(name);
-          if (paths !== undefined) return paths;
-          if (nextLook > 0) await this.#link(this.#path(name, "wait"));
-          nextLook = performance.now() + lookEvery;
+    let asked: string | undefined;
+    try {
+      for (let pause = firstPause; ; pause = Math.min(pause * 2, longestPause)) {
+        if (!signal.aborted) {
+          if (await this.#link(path)) return [path];
+          if (performance.now() >= nextLook) {
+            const paths = await this.#succeed(name);
+            if (paths !== undefined) return paths;
+            const wait = this.#path(name, "wait");
+            if (nextLook > 0 && (await this.#link(wait))) asked = wait;
+            nextLook = performance.now() + lookEvery;
+          }
         }
+        await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(
+          () => undefined,
+        );
+        if (signal.aborted) throw await lockedError(path);
       }
-      await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
-      if (signal.aborted) throw await lockedError(path);
+    } finally {
+      if (asked !== undefined) removeLink(asked);
     }
   }
 

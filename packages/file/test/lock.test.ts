@@ -132,12 +132,12 @@ describe("a holder that may live", () => {
   });
 });
 
-test("who takes it again and again lets others have it", async () => {
+test.each([1, 300])("who takes it for %i ms again and again lets others have it", async (time) => {
   const folder = newFolder();
   const [busy, patient] = [open(folder), open(folder)];
   let done = false;
   const loop = (async () => {
-    while (!done) await busy.hold("a", AbortSignal.timeout(20_000), () => delay(300));
+    while (!done) await busy.hold("a", AbortSignal.timeout(20_000), () => delay(time));
   })();
   await delay(100);
   const outcomes: string[] = [];
@@ -147,6 +147,7 @@ test("who takes it again and again lets others have it", async () => {
   done = true;
   await loop;
   expect(outcomes).toEqual(["taken", "taken", "taken"]);
+  expect((await readdir(folder)).filter((name) => !name.endsWith(".holder"))).toEqual([]);
 });
 
 test("somebody who cleans up below us does not stop us", async () => {
