@@ -18,6 +18,9 @@ const compared = 2_000;
 /** The names by which contestants are measured. `ours` comes first. */
 export type Contestants = ReadonlyMap<string, Contestant>;
 
+/** With whom ours is measured. */
+export type Beside = "raw" | "peers";
+
 /** Where works have their conversations. */
 const main = "main";
 
@@ -29,7 +32,7 @@ export class Arena {
   readonly quick: boolean;
   /** The server's URL, or the folder of an embedded engine. */
   readonly at: string;
-  readonly #withPeers: boolean;
+  readonly #beside: Beside;
   /** What was appended in this process to the conversations of `main`, by contestant and conversation. */
   readonly #appended = new Map<string, Message[]>();
   readonly #opened = new Map<string, Promise<Contestants>>();
@@ -42,15 +45,15 @@ export class Arena {
     {
       effort,
       quick,
-      peers,
-    }: { readonly effort: Effort; readonly quick: boolean; readonly peers: boolean },
+      beside,
+    }: { readonly effort: Effort; readonly quick: boolean; readonly beside: Beside },
   ) {
     this.name = name;
     this.backend = backend;
     this.effort = effort;
     this.quick = quick;
     this.at = at;
-    this.#withPeers = peers;
+    this.#beside = beside;
   }
 
   /** Where a contestant keeps its data of one namespace. */
@@ -58,7 +61,7 @@ export class Arena {
     return { at: this.at, namespace: `${contestant.replace(/\W/g, "_")}_${namespace}` };
   }
 
-  /** All contestants, with a namespace for each. */
+  /** Ours, and raw or the peers, with a namespace for each. */
   contestants(namespace = main): Promise<Contestants> {
     let opened = this.#opened.get(namespace);
     if (opened === undefined) {
@@ -70,8 +73,9 @@ export class Arena {
 
   async #open(namespace: string): Promise<Contestants> {
     const contestants = new Map<string, Contestant>();
-    const { contestants: always, peers } = this.backend;
-    for (const [name, open] of Object.entries({ ...always, ...(this.#withPeers && peers) })) {
+    const { ours, raw, peers } = this.backend;
+    const others = this.#beside === "raw" ? { raw } : peers;
+    for (const [name, open] of Object.entries({ ours, ...others })) {
       const contestant = await open(this.place(name, namespace));
       contestants.set(name, namespace === main ? this.#recorded(name, contestant) : contestant);
     }
@@ -174,9 +178,15 @@ export class Arena {
   }
 
   /** By contestant. */
-  async durabilities(): Promise<Readonly<Record<"ours" | "raw" | string, Durability>>> {
+  async durabilities(): Promise<Readonly<Record<string, Durability>>> {
     const contestants = [...(await this.contestants())];
     return Object.fromEntries(contestants.map(([name, { durability }]) => [name, durability]));
+  }
+
+  /** What contestants do not give that ours does. */
+  async lacks(): Promise<Readonly<Record<string, readonly string[]>>> {
+    const contestants = [...(await this.contestants())];
+    return Object.fromEntries(contestants.map(([name, { without = [] }]) => [name, without]));
   }
 
   /**

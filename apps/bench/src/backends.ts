@@ -14,8 +14,9 @@ export interface Backend {
   start(): Promise<{ readonly at: string; readonly version: string; stop(): Promise<void> }>;
   /** The store in a place. */
   config(place: Place): ChatStoreConfig;
-  readonly contestants: Readonly<Record<"ours" | "raw", OpenContestant>>;
-  /** Further ones by name, measured when they are asked for. */
+  readonly ours: OpenContestant;
+  readonly raw: OpenContestant;
+  /** By name, measured when they are asked for. */
   readonly peers: Readonly<Record<string, OpenContestant>>;
   /** What a contestant's data takes, in bytes. */
   bytes(place: Place): Promise<number>;
@@ -51,10 +52,8 @@ function backend(
     embedded,
     start,
     config,
-    contestants: {
-      ours: (place) => openOurs(config(place), embedded ? relaxed : {}),
-      raw: async (place) => (await raw()).open(place),
-    },
+    ours: (place) => openOurs(config(place), embedded ? relaxed : {}),
+    raw: async (place) => (await raw()).open(place),
     peers: {
       ...(embedded && {
         [relaxedOurs]: (place) => openOurs({ ...config(place), ...relaxed }, relaxed),

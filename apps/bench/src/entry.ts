@@ -18,6 +18,7 @@ export interface Entry {
   readonly unit: "ms" | "bytes";
   /** The quartiles of what was sampled, by contestant. */
   readonly spread?: Readonly<Record<string, readonly [number, number]>>;
+  /** By name; with `ours` as it was in the race with them. */
   readonly peers?: Readonly<Record<string, PeerResult>>;
   readonly note?: string;
 }
@@ -56,14 +57,11 @@ export function timed(
 }
 
 /** An entry without comparisons between writes that do not survive the same. */
-export function alike(
-  entry: Entry,
-  durabilities: Readonly<Record<"ours" | "raw", Durability>>,
-): Entry {
+export function alike(entry: Entry, durabilities: Readonly<Record<string, Durability>>): Entry {
   const { ours, raw } = durabilities;
-  if (entry.raw === null || ours.survives === raw.survives) return entry;
+  if (entry.raw === null || raw === undefined || ours?.survives === raw.survives) return entry;
   const { target, ...rest } = entry;
-  const unlike = `unlike durability: a write of ours survives ${ours.survives}, of raw ${raw.survives}`;
+  const unlike = `unlike durability: a write of ours survives ${ours?.survives}, of raw ${raw.survives}`;
   return { ...rest, ratio: null, note: [entry.note, unlike].filter(Boolean).join("; ") };
 }
 
@@ -80,30 +78,36 @@ export function besidePeers(
   reasons: ReadonlyMap<string, string> = new Map(),
 ): Entry {
   const peers: Record<string, PeerResult> = {};
+  const own = ["ours", relaxedOurs].filter((name) => values.has(name));
   for (const [name, { durability, cannot }] of contestants) {
-    if (!isPeer(name)) continue;
     const value = values.get(name);
     const reason = reasons.get(name) ?? cannot?.[entry.work];
-    if (value !== undefined) {
-      const rival = ["ours", relaxedOurs].find(
-        (ours) =>
-          values.has(ours) && contestants.get(ours)?.durability.survives === durability.survives,
-      );
-      const notes: Readonly<Record<string, string>> = {
-        ours: "",
-        [relaxedOurs]: `as durable as ${relaxedOurs}`,
-      };
+    if (value === undefined) {
+      if (reason !== undefined) peers[name] = { value: null, ratio: null, note: reason };
+    } else if (own.includes(name)) {
+      peers[name] = { value, ratio: null };
+    } else if (isPeer(name)) {
+      const { survives } = durability;
+      const rival = own.find((one) => contestants.get(one)?.durability.survives === survives);
+      const times = rival === undefined ? null : (values.get(rival) as number) / value;
       const note =
-        rival === undefined ? `not alike: survives ${durability.survives}` : notes[rival];
-      const isOurs = name === relaxedOurs;
-      peers[name] = {
-        value,
-        ratio: rival === undefined || isOurs ? null : (values.get(rival) as number) / value,
-        ...(note && !isOurs && { note }),
-      };
-    } else if (reason !== undefined) peers[name] = { value: null, ratio: null, note: reason };
+        rival === undefined ? `not alike: survives ${survives}` : `as durable as ${rival}`;
+      peers[name] = { value, ratio: times, ...(rival !== "ours" && { note }) };
+    }
   }
-  return Object.keys(peers).length > 0 ? { ...entry, peers } : entry;
+  return Object.keys(peers).some(isPeer) ? { ...entry, peers } : entry;
+}
+
+/** Entries, and for those that have no peers the peers of the same work. */
+export function withPeers(entries: readonly Entry[], compared: readonly Entry[]): Entry[] {
+  return entries.map((entry) => {
+    const { backend, work, history } = entry;
+    const { peers } =
+      compared.find(
+        (one) => one.backend === backend && one.work === work && one.history === history,
+      ) ?? {};
+    return peers === undefined ? entry : { peers, ...entry };
+  });
 }
 
 /** Whether a contestant comes only with `--peers`. */

@@ -7,7 +7,7 @@ import { GridComponent, LegendComponent, TitleComponent } from "echarts/componen
 import { init, use } from "echarts/core";
 import { SVGRenderer } from "echarts/renderers";
 import type { Durability } from "./contestant.js";
-import { ahead, type Entry, misses, type PeerResult } from "./entry.js";
+import { ahead, type Entry, misses, type PeerResult, withPeers } from "./entry.js";
 
 /** One run. */
 export interface Report {
@@ -38,6 +38,37 @@ export function machine(): string {
   const disk =
     statfsSync(tmpdir()).type === 0x01021994 ? ", temporary files in memory (tmpfs)" : "";
   return `${cpus().length} × ${first?.model.trim()}, ${memory}, ${system}, Node ${process.version}${disk}`;
+}
+
+/**
+ * A report with a part measured anew; peers that were not measured this time stay. `undefined` when the two are of different
+ * machines, or only one was quick.
+ */
+export function renewed(old: Report, part: Report): Report | undefined {
+  if (old.machine !== part.machine || old.quick !== part.quick) return undefined;
+  const engines = part.engines.map((engine) => {
+    const known = old.engines.find(({ backend }) => backend === engine.backend);
+    if (known === undefined || engine.skipped !== undefined) return known ?? engine;
+    const durability = { ...known.durability, ...engine.durability };
+    return { ...engine, durability, without: { ...known.without, ...engine.without } };
+  });
+  return {
+    ...part,
+    engines: inPlaceOf(old.engines, engines),
+    entries: inPlaceOf(old.entries, withPeers(part.entries, old.entries)),
+  };
+}
+
+/** Those of the same backend and work by new ones, where there are any; what is only new comes last. */
+function inPlaceOf<T extends { readonly backend: string; readonly work?: string }>(
+  old: readonly T[],
+  now: readonly T[],
+): T[] {
+  const kept = old.map((one) => {
+    const newer = now.filter(({ backend, work }) => backend === one.backend && work === one.work);
+    return newer.length > 0 ? newer : [one];
+  });
+  return [...new Set([...kept.flat(), ...now])];
 }
 
 const columns = ["backend", "work", "history", "ours", "raw", "ratio", "target", ""];
@@ -119,9 +150,9 @@ function describe({ backend, version, durability = {}, skipped }: EngineReport):
 function toPeerTable(entries: readonly Entry[], engines: readonly EngineReport[]): string {
   const names = peersOf(entries);
   const table = new Table({
-    head: ["backend", "work", "history", "ours", ...names, "ahead"],
+    head: ["backend", "work", "history", ...names, "ahead"],
     style: { head: [], border: [], compact: true },
-    colAligns: ["left", "left", "right", "right", ...names.map(() => "right" as const), "left"],
+    colAligns: ["left", "left", "right", ...names.map(() => "right" as const), "left"],
   });
   const notes: string[] = [];
   const cell = (unit: Entry["unit"], peer: PeerResult | undefined) => {
@@ -133,13 +164,12 @@ function toPeerTable(entries: readonly Entry[], engines: readonly EngineReport[]
     return (value === null ? "–" : format(value, unit) + times) + mark;
   };
   for (const entry of entries) {
-    const { backend, work, history, ours, unit, peers } = entry;
+    const { backend, work, history, unit, peers } = entry;
     if (peers === undefined) continue;
     table.push([
       backend,
       work,
       history === null ? "" : history.toLocaleString("en"),
-      format(ours, unit),
       ...names.map((name) => cell(unit, peers[name])),
       ahead(entry).join(", ") || "ours",
     ]);
@@ -156,6 +186,7 @@ function toPeerTable(entries: readonly Entry[], engines: readonly EngineReport[]
   ].join("\n");
 }
 
+/** Ours first. */
 function peersOf(entries: readonly Entry[]): string[] {
   return [...new Set(entries.flatMap(({ peers = {} }) => Object.keys(peers)))];
 }
@@ -184,22 +215,24 @@ export function toCharts(entries: readonly Entry[]): ReadonlyMap<string, string>
   for (const [work, title] of Object.entries(charted)) {
     const shown = entries.filter((entry) => entry.work === work);
     if (shown.length === 0) continue;
-    charts.set(work, toChart(title, ["ours", "raw"], shown));
-    const peers = peersOf(shown);
-    if (peers.length > 0 && chartedWithPeers.includes(work)) {
-      charts.set(`peers-${work}`, toChart(title, ["ours", ...peers], shown));
+    const of = (name: "ours" | "raw") => ({ name, values: shown.map((entry) => entry[name]) });
+    charts.set(work, toChart(title, shown, [of("ours"), of("raw")]));
+    const series = peersOf(shown).map((name) => ({
+      name,
+      values: shown.map(({ peers }) => peers?.[name]?.value ?? null),
+    }));
+    if (series.length > 0 && chartedWithPeers.includes(work)) {
+      charts.set(`peers-${work}`, toChart(title, shown, series));
     }
   }
   return charts;
 }
 
-function toChart(title: string, names: readonly string[], entries: readonly Entry[]): string {
-  const series = names.map((name) => ({
-    name,
-    values: entries.map(({ ours, raw, peers = {} }) =>
-      name === "ours" ? ours : name === "raw" ? raw : (peers[name]?.value ?? null),
-    ),
-  }));
+function toChart(
+  title: string,
+  entries: readonly Entry[],
+  series: readonly { readonly name: string; readonly values: readonly (number | null)[] }[],
+): string {
   const shown = series.flatMap(({ values }) => values.filter((value) => value !== null));
   const floor = 10 ** Math.floor(Math.log10(Math.min(...shown)));
   const chart = init(null, null, { renderer: "svg", ssr: true, width: 960, height: 420 });

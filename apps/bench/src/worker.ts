@@ -49,8 +49,8 @@ async function prepare(task: Task): Promise<{ readonly run: Run; close(): Promis
   switch (task.kind) {
     case "append": {
       const { who, messages } = task;
-      const { contestants, peers } = backends[backend];
-      const open = { ...contestants, ...peers }[task.contestant];
+      const { ours, raw, peers } = backends[backend];
+      const open = { ours, raw, ...peers }[task.contestant];
       if (open === undefined) throw new Error(`${backend} has no contestant ${task.contestant}`);
       const contestant = await open(place);
       const run = async ({ conversation, first = 0 }: Order) => {

@@ -12,6 +12,7 @@ import type { Contestant, Durability, Message } from "../src/contestant.ts";
 import { ahead, alike, besidePeers, type Entry, misses, timed } from "../src/entry.ts";
 import { race } from "../src/measure.ts";
 import { history, message } from "../src/messages.ts";
+import { type Report, renewed } from "../src/report.ts";
 import { refuseLoss } from "../src/works/together.ts";
 
 const run = promisify(execFile);
@@ -20,9 +21,9 @@ afterAll(() => rm(folder, { recursive: true }));
 
 describe.each(["sqlite", "file"] as const)("on %s", (name) => {
   test.each(["ours", "raw"] as const)("%s does the work that is measured", async (who) => {
-    const { contestants, bytes } = backends[name];
+    const { [who]: open, bytes } = backends[name];
     const place = { at: folder, namespace: `${who}_${name}` };
-    const contestant = await contestants[who](place);
+    const contestant = await open(place);
     const conversation = { user: "alice", name: "one" };
     await contestant.fill([
       [conversation, history(100)],
@@ -49,7 +50,7 @@ describe.each(["sqlite", "file"] as const)("on %s", (name) => {
     await contestant.close();
 
     expect(await bytes(place)).toBeGreaterThan(102 * 400);
-    const again = await contestants[who](place);
+    const again = await open(place);
     expect(said(await again.all(conversation))).toEqual(expected);
     await again.close();
   });
@@ -170,14 +171,12 @@ test("a peer is ahead only of ours that survives the same", () => {
     entry,
     new Map([
       ["ours", 4],
-      ["raw", 4],
       ["ours-process", 1],
       ["durable", 3],
       ["weak", 2],
     ]),
     new Map([
       ["ours", { durability: host }],
-      ["raw", { durability: host }],
       ["ours-process", { durability: weak }],
       ["durable", { durability: host }],
       ["weak", { durability: weak }],
@@ -185,10 +184,52 @@ test("a peer is ahead only of ours that survives the same", () => {
     ]),
   );
   expect(compared.peers).toEqual({
+    ours: { value: 4, ratio: null },
     "ours-process": { value: 1, ratio: null },
     durable: { value: 3, ratio: 4 / 3 },
     weak: { value: 2, ratio: 1 / 2, note: "as durable as ours-process" },
     unable: { value: null, ratio: null, note: "cannot append" },
   });
   expect(ahead(compared)).toEqual(["durable"]);
+});
+
+test("a part that is measured anew takes the place of the old one, and leaves the peers' figures", () => {
+  const entry = (backend: string, work: string, history: number, ours: number): Entry => ({
+    ...{ backend, work, history, ours, raw: 1, ratio: ours, unit: "ms" },
+  });
+  const peers = { ours: { value: 3, ratio: null }, other: { value: 6, ratio: 0.5 } };
+  const settings = { survives: "host", settings: "" } as const;
+  const old: Report = {
+    machine: "m",
+    quick: false,
+    engines: [
+      { backend: "a", version: "1", durability: { ours: settings, other: settings } },
+      { backend: "b", version: "1" },
+    ],
+    entries: [entry("a", "w", 10, 1), { ...entry("a", "w", 20, 1), peers }, entry("b", "w", 10, 1)],
+  };
+  const part: Report = {
+    ...old,
+    engines: [
+      { backend: "a", version: "2", durability: { ours: settings } },
+      { backend: "b", skipped: "away" },
+    ],
+    entries: [entry("a", "w", 10, 2), entry("a", "w", 20, 2), entry("a", "v", 10, 2)],
+  };
+  expect(renewed(old, part)).toEqual({
+    ...old,
+    engines: [
+      { backend: "a", version: "2", durability: { ours: settings, other: settings }, without: {} },
+      { backend: "b", version: "1" },
+    ],
+    entries: [
+      entry("a", "w", 10, 2),
+      { ...entry("a", "w", 20, 2), peers },
+      entry("b", "w", 10, 1),
+      entry("a", "v", 10, 2),
+    ],
+  });
+  for (const other of [{ machine: "n" }, { quick: true }]) {
+    expect(renewed(old, { ...part, ...other })).toBeUndefined();
+  }
 });

@@ -22,14 +22,14 @@ export interface CoreWork {
   run(how: { readonly effort: Effort; readonly quick: boolean }): Promise<readonly Entry[]>;
 }
 
-export const works: readonly Work[] = [
+/** What peers do, too. */
+export const comparedWorks: readonly Work[] = [
   ...conversationWorks,
   ...togetherWorks,
   list,
-  openWindow,
   bytesStored,
-  holdOpen,
-  exportAll,
 ];
+
+export const works: readonly Work[] = [...comparedWorks, openWindow, holdOpen, exportAll];
 
 export const coreWorks: readonly CoreWork[] = [longGetLLM, importTime, size];
