@@ -281,7 +281,10 @@ export class Block {
     return checksumIn(this.#text, begin + length) === crc32(open);
   }
 
-  /** Of a message's line. Most lines are, so the parser gets the id alone. */
+  /**
+   * Of a message's line. Most lines are, so the parser gets the id alone, and makes a copy: a part of the block's text would
+   * keep all of it in memory for as long as the message is there.
+   */
   record({ begin, end }: BlockLine): MessageRecord {
     const text = this.#text;
     const idEnd = text.indexOf(createdAtMember, begin);
@@ -291,9 +294,8 @@ export class Block {
     const digest = createdAtEnd + digestMember.length + 1;
     const digestEnd = text.indexOf('"', digest);
     const data = digestEnd + 1;
-    const id = this.#slice(begin + messageBeginning.length, idEnd);
     return {
-      id: id.includes("\\") ? JSON.parse(id) : id.slice(1, -1),
+      id: JSON.parse(this.#slice(begin + messageBeginning.length, idEnd)),
       createdAt: Number(text.slice(createdAt, createdAtEnd)),
       digest: text.slice(digest, digestEnd),
       data: this.#slice(data + dataMember.length, end - sealLength),
