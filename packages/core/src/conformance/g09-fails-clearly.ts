@@ -105,21 +105,6 @@ export function failsClearly(subject: Subject): void {
     same(await store.readSession(key), before, "A refused call changed the session");
   });
 
-  test("who reads in a loop leaves everybody else their turn", async () => {
-    const key = subject.key();
-    const store = subject.open(namespace);
-    await store.addMessages(key, [say("a", { id: "a" })]);
-    same(ids(await store.getMessages(key)), ["a"], "A message is not there");
-    let hadTurn = false;
-    setTimeout(() => {
-      hadTurn = true;
-    }, 1);
-    // On an engine that answers at once, no read need wait for the event loop.
-    const begin = performance.now();
-    while (!hadTurn && performance.now() - begin < 5_000) await store.getMessages(key);
-    holds(hadTurn, "Nothing else ran in the process for 5 seconds while somebody read in a loop");
-  });
-
   describe("an engine that cannot be reached", () => {
     test("makes every method reject in time, without a secret", async (context) => {
       const options = need(context, subject.unreachable, "unreachable");

@@ -209,6 +209,21 @@ export function sessions(subject: Subject): void {
       same(await store.getMessages(key), both.messages, "getMessages disagrees with readSession");
     });
 
+    test("who reads in a loop leaves everybody else their turn", async () => {
+      const key = subject.key();
+      const store = subject.open(namespace);
+      await store.addMessages(key, [say("a", { id: "a" })]);
+      same(ids(await store.getMessages(key)), ["a"], "A message is not there");
+      let hadTurn = false;
+      setTimeout(() => {
+        hadTurn = true;
+      }, 1);
+      // On an engine that answers at once, no read need wait for the event loop.
+      const begin = performance.now();
+      while (!hadTurn && performance.now() - begin < 5_000) await store.getMessages(key);
+      holds(hadTurn, "Nothing else ran in the process for 5 seconds while somebody read in a loop");
+    });
+
     test("ids and times that core made are unique and of now", async () => {
       const key = subject.key();
       const store = subject.open(namespace);
