@@ -149,7 +149,9 @@ function hasGrown({ handle, size }: OpenFile): boolean {
 
 /** Look at what was appended since. Not while somebody appends: the last line could be half there. */
 async function catchUp(file: OpenFile): Promise<void> {
-  for await (const line of file.handle.readLines({ autoClose: false, start: file.size })) {
+  const bytes = Buffer.allocUnsafe(fstatSync(file.handle.fd).size - file.size);
+  await file.handle.read(bytes, 0, bytes.length, file.size);
+  for (const line of bytes.toString().split("\n").slice(0, -1)) {
     if (isMessage(line)) {
       file.places.set(JSON.parse(line).id, file.size);
       file.count++;
