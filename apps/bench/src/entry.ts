@@ -106,7 +106,7 @@ export function withPeers(entries: readonly Entry[], compared: readonly Entry[])
       compared.find(
         (one) => one.backend === backend && one.work === work && one.history === history,
       ) ?? {};
-    return peers === undefined ? entry : { peers, ...entry };
+    return peers === undefined ? entry : { ...entry, peers: entry.peers ?? peers };
   });
 }
 

@@ -144,26 +144,23 @@ export class Locks {
   async #acquire(name: string, signal: AbortSignal): Promise<readonly string[]> {
     const path = this.#path(name, "lock");
     let nextLook = 0;
-    let asked: string | undefined;
-    try {
-      for (let pause = firstPause; ; pause = Math.min(pause * 2, longestPause)) {
-        if (!signal.aborted) {
-          if (await this.#link(path)) return [path];
-          if (performance.now() >= nextLook) {
-            const paths = await this.#succeed(name);
-            if (paths !== undefined) return paths;
-            const wait = this.#path(name, "wait");
-            if (nextLook > 0 && (await this.#link(wait))) asked = wait;
-            nextLook = performance.now() + lookEvery;
-          }
+    const asked: string[] = [];
+    for (let pause = firstPause; ; pause = Math.min(pause * 2, longestPause)) {
+      if (!signal.aborted) {
+        if (await this.#link(path)) return [path, ...asked];
+        if (performance.now() >= nextLook) {
+          const paths = await this.#succeed(name);
+          if (paths !== undefined) return [...paths, ...asked];
+          const wait = this.#path(name, "wait");
+          if (nextLook > 0 && (await this.#link(wait))) asked.push(wait);
+          nextLook = performance.now() + lookEvery;
         }
-        await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(
-          () => undefined,
-        );
-        if (signal.aborted) throw await lockedError(path);
       }
-    } finally {
-      if (asked !== undefined) removeLink(asked);
+      await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) {
+        release(asked);
+        throw await lockedError(path);
+      }
     }
   }
 
@@ -253,7 +250,7 @@ function removeLink(path: string): boolean {
   }
 }
 
-/** In the given order: the lock, then the successions. */
+/** In the given order: the lock, then the successions and what asked the holder to wait. */
 function release(paths: readonly string[]): void {
   for (const path of paths) {
     try {
