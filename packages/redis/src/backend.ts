@@ -42,6 +42,16 @@ const maxRemembered = 10_000;
 
 type SessionKeys = ReturnType<typeof scripts.sessionKeys>;
 
+/** Of what is read, the session and the messages that come first. */
+interface FirstPart {
+  readonly session: SessionRecord;
+  /** Changes with every edit. */
+  readonly edited: string;
+  /** So many messages come before the range, or, when it goes down, before its end. */
+  readonly rank: number;
+  readonly found: string[];
+}
+
 /** Sessions in Redis or Valkey. See `scripts.ts` for what is stored, and for who guarantees what. */
 export class RedisBackend implements ChatStoreBackend {
   readonly name = "redis";
@@ -78,10 +88,29 @@ export class RedisBackend implements ChatStoreBackend {
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
+    let first: FirstPart | undefined;
+    if ("from" in range && (range.from === "end" || range.limit === undefined)) {
+      // Not by a script, whose Lua copies each message twice more; and here, since a chat does it before each answer.
+      const { limit = Number.MAX_SAFE_INTEGER } = range;
+      const most = Math.min(limit, firstMessages);
+      const newest = await this.#elements(this.#keys(key), -most - 1, -1, signal);
+      const header = newest.pop();
+      const known = header === undefined ? undefined : toSession(key.id, header);
+      // There is nothing: the script sees whether something is left of it. Or there is more than one command reads.
+      if (known?.isWhole) {
+        const { session, edited } = known;
+        const count = session.messageCount;
+        if (newest.length === Math.min(limit, count)) {
+          return { session, records: newest.map(toRecord) };
+        }
+        first = { session, edited, rank: count, found: newest };
+      }
+    }
     // Beside somebody who edits without a pause, larger parts win: in the end one holds everything.
     for (let size = 1; ; size *= 2) {
-      const found = await this.#readOnce(key, range, size, signal);
+      const found = await this.#readOnce(key, range, size, signal, first);
       if (found !== "changed") return found;
+      first = undefined;
     }
   }
 
@@ -187,14 +216,21 @@ export class RedisBackend implements ChatStoreBackend {
    * of one version when nobody has edited the session by the end.
    *
    * @param size How many times as large as usual the parts are.
+   * @param known The first part, when it has been read.
    */
-  async #readOnce(key: Key, range: Range, size: number, signal: AbortSignal) {
+  async #readOnce(
+    key: Key,
+    range: Range,
+    size: number,
+    signal: AbortSignal,
+    known: FirstPart | undefined,
+  ) {
     const keys = this.#keys(key);
     const { limit = Number.MAX_SAFE_INTEGER } = range;
     const isUp =
       "after" in range || ("from" in range && range.from === "start" && range.limit !== undefined);
     let step = Math.min(limit, firstMessages * size);
-    const first = await this.#readFirst(key.id, keys, range, isUp, step, signal);
+    const first = known ?? (await this.#readFirst(key.id, keys, range, isUp, step, signal));
     if (first === undefined || first === "missing") return first;
     const { session, edited, rank, found } = first;
     // Ranks: of all that are wanted, and below of those that the first part does not hold.
@@ -225,11 +261,7 @@ export class RedisBackend implements ChatStoreBackend {
     return { session, records: all.map(toRecord) };
   }
 
-  /**
-   * The session, and of a range the messages that are nearest to where it begins; oldest first.
-   *
-   * @returns `rank`: so many messages come before the range, or, when it goes down, before its end.
-   */
+  /** The session, and of a range the messages that are nearest to where it begins; oldest first. */
   async #readFirst(
     id: string,
     keys: SessionKeys,
@@ -237,16 +269,8 @@ export class RedisBackend implements ChatStoreBackend {
     isUp: boolean,
     most: number,
     signal: AbortSignal,
-  ) {
+  ): Promise<FirstPart | "missing" | undefined> {
     const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
-    if (anchor === "" && !isUp) {
-      // Not by a script, whose Lua copies each message twice more.
-      const found = await this.#elements(keys, -most - 1, -1, signal);
-      const header = found.pop();
-      const known = header === undefined ? undefined : toSession(id, header);
-      if (known?.isWhole) return { ...known, rank: known.session.messageCount, found };
-      // There is nothing: the script sees whether something is left of it. Or there is more than one command reads.
-    }
     const args = [isUp ? "up" : "down", anchor, String(most)];
     const reply = await this.#run(scripts.page, [keys.messages, keys.places], args, signal);
     if (reply[0] === "absent") return undefined;
