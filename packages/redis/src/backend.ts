@@ -88,29 +88,29 @@ export class RedisBackend implements ChatStoreBackend {
   }
 
   async read(key: Key, range: Range, signal: AbortSignal) {
-    let first: FirstPart | undefined;
-    if ("from" in range && (range.from === "end" || range.limit === undefined)) {
-      // Not by a script, whose Lua copies each message twice more; and here, since a chat does it before each answer.
-      const { limit = Number.MAX_SAFE_INTEGER } = range;
-      const most = Math.min(limit, firstMessages);
-      const newest = await this.#elements(this.#keys(key), -most - 1, -1, signal);
-      const header = newest.pop();
-      const known = header === undefined ? undefined : toSession(key.id, header);
-      // There is nothing: the script sees whether something is left of it. Or there is more than one command reads.
-      if (known?.isWhole) {
-        const { session, edited } = known;
-        const count = session.messageCount;
-        if (newest.length === Math.min(limit, count)) {
-          return { session, records: newest.map(toRecord) };
-        }
-        first = { session, edited, rank: count, found: newest };
-      }
-    }
+    const { limit = Number.MAX_SAFE_INTEGER } = range;
+    const isNewest = "from" in range && (range.from === "end" || range.limit === undefined);
     // Beside somebody who edits without a pause, larger parts win: in the end one holds everything.
     for (let size = 1; ; size *= 2) {
+      let first: FirstPart | undefined;
+      if (isNewest) {
+        // Not by a script, whose Lua copies each message twice more; and here, since a chat does it before each answer.
+        const most = Math.min(limit, firstMessages * size);
+        const newest = await this.#elements(this.#keys(key), -most - 1, -1, signal);
+        const header = newest.pop();
+        const known = header === undefined ? undefined : toSession(key.id, header);
+        // There is nothing: the script sees whether something is left of it. Or there is more than one command reads.
+        if (known?.isWhole) {
+          const { session, edited } = known;
+          const count = session.messageCount;
+          if (newest.length === Math.min(limit, count)) {
+            return { session, records: newest.map(toRecord) };
+          }
+          first = { session, edited, rank: count, found: newest };
+        }
+      }
       const found = await this.#readOnce(key, range, size, signal, first);
       if (found !== "changed") return found;
-      first = undefined;
     }
   }
 
