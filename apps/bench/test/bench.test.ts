@@ -171,12 +171,14 @@ test("a peer is ahead only of ours that survives the same", () => {
     entry,
     new Map([
       ["ours", 4],
+      ["raw", 4],
       ["ours-process", 1],
       ["durable", 3],
       ["weak", 2],
     ]),
     new Map([
       ["ours", { durability: host }],
+      ["raw", { durability: host }],
       ["ours-process", { durability: weak }],
       ["durable", { durability: host }],
       ["weak", { durability: weak }],
