@@ -21,6 +21,15 @@ export interface ChatMessage<Options extends object = object> {
   options?: Options | undefined;
 }
 
+/** Framework and major version of a native form: `ai-sdk/5`. The framework in lower-case letters, digits and `-`. */
+export type NativeFormat = `${string}/${number}`;
+
+/** Exactly what a framework gave, beside what every reader understands. Bridges use `withNative` and `nativeOf`. */
+export interface Native<Value = unknown> {
+  readonly format: NativeFormat;
+  readonly value: Value;
+}
+
 /** A message that a caller gives: LlamaIndex's `ChatMessage` or `MemoryMessage`. */
 export interface NewMessage<Options extends object = object> extends ChatMessage<Options> {
   /** Unique within the session. Default: a random UUID. A repeated id makes the append idempotent (G5). */
@@ -29,6 +38,8 @@ export interface NewMessage<Options extends object = object> extends ChatMessage
   createdAt?: Date | undefined;
   /** Anything that belongs to the message and that the model does not see. */
   annotations?: unknown[] | undefined;
+  /** The message in its framework's own form, where a bridge stored it. */
+  native?: Native | undefined;
 }
 
 /** A message that the store returns: assignable to LlamaIndex's `MemoryMessage`. */
@@ -36,4 +47,5 @@ export interface StoredMessage<Options extends object = object> extends ChatMess
   id: string;
   createdAt: Date;
   annotations?: unknown[];
+  native?: Native | undefined;
 }
