@@ -239,12 +239,16 @@ export class QueueFullError extends ChatStoreError {
 }
 
 /**
- * Remove passwords from a text that is about to be shown: the user information of every URL in it.
+ * Remove passwords from a text that is about to be shown: all from a URL's `scheme://` to the last `@` of the text (a password
+ * that is not percent-encoded holds any character, and may be followed by others like it), and what parameters such as
+ * `password=` say. A session key such as `u:me@example.org` stays.
  *
- * @example redact("redis://me:secret@host") // "redis://***@host"
+ * @example redact("connect redis://me:secret@host failed") // "connect redis://***@host failed"
  */
 export function redact(text: string): string {
-  return text.replace(/([a-z][a-z0-9+.-]*:\/\/)[^\s/?#]*@/gi, "$1***@");
+  return text
+    .replace(/([a-z][a-z0-9+.-]*:\/\/)[\s\S]*@/gi, "$1***@")
+    .replace(/([?&;][\w.-]*(?:passw|pwd|secret|token)[\w.-]*=)[^&;\s"']*/gi, "$1***");
 }
 
 function list(ids: readonly string[]): string {

@@ -30,3 +30,10 @@ export {
   type SessionKeyParts,
   sessionKey,
 } from "./session-key.js";
+export {
+  parsePathUrl,
+  parseServerUrl,
+  refuseUrl,
+  type ServerUrl,
+  type ServerUrlRules,
+} from "./url.js";
