@@ -11,7 +11,7 @@ function entries(folder: string): string[] {
 const others: Readonly<Record<string, readonly string[]>> = {
   "packages/bridge-0.11": ["test/worker.js"], // a child process
   examples: ["*.ts", "nextjs/app/**/*.ts", "test/lambda-runtime.ts"], // each a program, or a server's
-  "packages/core": ["test/**/*.test-d.ts"], // judged by tsc
+  "packages/llamaindex": ["test/**/*.test-d.ts"], // judged by tsc
   "packages/sabotage": ["test/suite/*.ts"], // a vitest run within the test
 };
 

@@ -6,7 +6,8 @@
  *     npx tsx agent.ts ada "Go on"
  */
 import { createInterface } from "node:readline/promises";
-import { persistentMemory, sessionKey, sqliteChatStore } from "@chatstore/sqlite";
+import { persistentMemory } from "@chatstore/llamaindex";
+import { sessionKey, sqliteChatStore } from "@chatstore/sqlite";
 import { tool } from "@llamaindex/core/tools";
 import { agent } from "@llamaindex/workflow";
 import { createMemory } from "llamaindex";

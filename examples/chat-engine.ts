@@ -4,7 +4,8 @@
  *     npx tsx chat-engine.ts
  */
 import { createInterface } from "node:readline";
-import { persistentMemory, sessionKey, sqliteChatStore } from "@chatstore/sqlite";
+import { persistentMemory } from "@chatstore/llamaindex";
+import { sessionKey, sqliteChatStore } from "@chatstore/sqlite";
 import { ContextChatEngine, createMemory, Document, Settings, VectorStoreIndex } from "llamaindex";
 import { embedModel, llm } from "./model.ts";
 

@@ -5,7 +5,8 @@
  *     npx tsx hono.ts
  *     curl -N localhost:3000/chat -H "Authorization: Bearer token-of-ada" -d '{"message": "Hello"}'
  */
-import { persistentMemory, sessionKey, sqliteChatStore } from "@chatstore/sqlite";
+import { persistentMemory } from "@chatstore/llamaindex";
+import { sessionKey, sqliteChatStore } from "@chatstore/sqlite";
 import { serve } from "@hono/node-server";
 import { Hono } from "hono";
 import { streamText } from "hono/streaming";

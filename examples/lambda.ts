@@ -2,7 +2,8 @@
  * A serverless handler, here for AWS Lambda behind API Gateway or a function URL. Instances come and go, and each is frozen
  * between two requests, so the conversation is in a database beside them: DATABASE_URL.
  */
-import { persistentMemory, postgresChatStore, sessionKey } from "@chatstore/postgres";
+import { persistentMemory } from "@chatstore/llamaindex";
+import { postgresChatStore, sessionKey } from "@chatstore/postgres";
 import { tool } from "@llamaindex/core/tools";
 import { agent } from "@llamaindex/workflow";
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from "aws-lambda";

@@ -29,7 +29,7 @@ const read = (file) => (existsSync(file) ? readFileSync(file, "utf8") : "");
  *   sideEffects?: boolean, packageManager?: string, bin?: unknown,
  *   exports?: Record<string, string | { types?: string, default?: string }>,
  *   dependencies?: Record<string, string>, devDependencies?: Record<string, string>,
- *   optionalDependencies?: Record<string, string>,
+ *   optionalDependencies?: Record<string, string>, peerDependencies?: Record<string, string>,
  * }} Manifest
  */
 /** @param {string} folder @returns {Manifest} */
@@ -51,8 +51,11 @@ for (const folder of folders) {
   checkVersions(folder, manifest);
   if (manifest.private) continue;
   checkManifest(folder, short, manifest);
+  // A backend brings its driver along; a bridge's framework is its peer.
   const isBackend =
-    manifest.dependencies?.["@chatstore/core"] !== undefined && manifest.name.startsWith("@");
+    manifest.dependencies?.["@chatstore/core"] !== undefined &&
+    manifest.peerDependencies === undefined &&
+    manifest.name.startsWith("@");
   if (isBackend) await checkBackend(folder, short);
   checkReadme(folder, isBackend);
   await checkTarball(folder);

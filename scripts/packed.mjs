@@ -18,10 +18,10 @@ const run = (command, args, cwd = project) =>
   execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
 /** @param {string} name */
 const versionOf = (name) =>
-  JSON.parse(readFileSync(`packages/core/node_modules/${name}/package.json`, "utf8")).version;
+  JSON.parse(readFileSync(`packages/llamaindex/node_modules/${name}/package.json`, "utf8")).version;
 
 console.log("packing");
-for (const folder of ["core", "sqlite"]) {
+for (const folder of ["core", "llamaindex", "sqlite"]) {
   run("pnpm", ["pack", "--pack-destination", tarballs], `packages/${folder}`);
 }
 const packed = readdirSync(tarballs).map((name) => join(tarballs, name));

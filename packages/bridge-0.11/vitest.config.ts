@@ -15,7 +15,7 @@ export default mergeConfig(shared, {
     },
   ],
   test: {
-    include: ["../core/test/llamaindex/*.test.ts", "../bridge-e2e/test/restart.test.ts"],
+    include: ["../llamaindex/test/*.test.ts", "../bridge-e2e/test/restart.test.ts"],
     env: {
       CHATSTORE_E2E_WORKER: fileURLToPath(new URL("test/worker.js", import.meta.url)),
       CHATSTORE_E2E_BACKENDS: "sqlite",

@@ -1,7 +1,8 @@
 /** A child process of the bench: gets ready, does its task as often as it is told, answering with a number, and ends. */
 import { existsSync, readFileSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
-import { type ChatStore, persistentMemory } from "@chatstore/core";
+import type { ChatStore } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import { type BackendName, backends } from "./backends.js";
 import type { Conversation, Place } from "./contestant.js";
 import { message } from "./messages.js";

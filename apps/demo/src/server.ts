@@ -6,12 +6,12 @@ import {
   ChatStoreError,
   type ErrorCode,
   parseSessionKey,
-  persistentMemory,
   type SessionKey,
   type SessionKeyParts,
   SessionNotFoundError,
   sessionKey,
 } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import { serveStatic } from "@hono/node-server/serve-static";
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";

@@ -3,7 +3,8 @@
  * copies' `Memory`, so where LlamaIndex asks for one, the least is an error instead of a conversation that is forgotten.
  */
 import { createRequire } from "node:module";
-import { memoryChatStore, persistentMemory, sessionKey } from "@chatstore/core";
+import { memoryChatStore, sessionKey } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import { tool } from "@llamaindex/core/tools";
 import * as workflow from "@llamaindex/workflow";
 import * as llamaindex from "llamaindex";
@@ -13,7 +14,7 @@ import { offlineLLM } from "../../bridge-e2e/src/offline-llm.ts";
 import { participantNames, participants } from "../../bridge-e2e/src/participants.ts";
 
 const ours = { llamaindex, workflow, tool } as unknown as Framework;
-const requireNewest = createRequire(new URL("../../core/package.json", import.meta.url));
+const requireNewest = createRequire(new URL("../../llamaindex/package.json", import.meta.url));
 const newest: Framework = {
   llamaindex: requireNewest("llamaindex"),
   workflow: requireNewest("@llamaindex/workflow"),

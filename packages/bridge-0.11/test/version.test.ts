@@ -1,4 +1,5 @@
-import { memoryChatStore, persistentMemory, sessionKey } from "@chatstore/core";
+import { memoryChatStore, sessionKey } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import * as llamaindex from "llamaindex";
 import { expect, test } from "vitest";
 

@@ -1,13 +1,7 @@
 /** What a process that talks can be asked to do. Each function leaves its messages to the store of the process. */
 import { setImmediate } from "node:timers/promises";
-import {
-  type ChatStore,
-  type ChatStoreError,
-  type NewMessage,
-  type PersistentMemoryOptions,
-  persistentMemory,
-  type StoredMessage,
-} from "@chatstore/core";
+import type { ChatStore, ChatStoreError, NewMessage, StoredMessage } from "@chatstore/core";
+import { type PersistentMemoryOptions, persistentMemory } from "@chatstore/llamaindex";
 import type { ChatMessage, Memory } from "llamaindex";
 import type { Framework } from "./framework.js";
 import { everyLineIsAFact, type OfflineLLM, offlineLLM } from "./offline-llm.js";

@@ -1,4 +1,4 @@
-import type { PersistentMemory } from "@chatstore/core";
+import type { PersistentMemory } from "@chatstore/llamaindex";
 import type { ChatMessage, Memory } from "llamaindex";
 import type { Framework } from "./framework.js";
 import { type Answer, type OfflineLLM, offlineLLM, repeatWhatWasSaid } from "./offline-llm.js";

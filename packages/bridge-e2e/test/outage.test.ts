@@ -1,6 +1,7 @@
 /** The store is away for a while. */
 import { Child } from "@chatstore/bridge-e2e";
-import { persistentMemory, sessionKey } from "@chatstore/core";
+import { sessionKey } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import { createMemory } from "llamaindex";
 import { describe, test } from "vitest";
 import { onEveryBackend, type Place } from "./backends.ts";

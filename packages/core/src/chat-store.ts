@@ -14,6 +14,7 @@ import {
   type Version,
   type Write,
 } from "./backend.js";
+import { backlogsOf, writeBacklogs } from "./bridge/backlog.js";
 import { decodeMessage, decodeState, encodeMessage, encodeState } from "./codec.js";
 import { randomUUID } from "./crypto.js";
 import {
@@ -33,7 +34,6 @@ import { type Lanes, OperationQueue } from "./operation-queue.js";
 import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope, userKey } from "./session-key.js";
 import { fromPortable, toPortable } from "./text.js";
-import { backlogsOf, writeBacklogs } from "./write-backlog.js";
 import { throwFailures, WritePromise } from "./write-promise.js";
 
 /** Sizes beyond which a write is refused before anything is written. Adjustable downwards. */
@@ -545,7 +545,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /**
-   * Wait for the writes that this handle, and LlamaIndex memories on it, have queued. Throws what failed since the last
+   * Wait for the writes that this handle, and bridges on it, have queued. Throws what failed since the last
    * call and nobody saw: the error, or an `AggregateError` of several.
    */
   async flush(): Promise<void> {

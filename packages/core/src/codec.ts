@@ -12,6 +12,7 @@
  */
 import { types } from "node:util";
 import type { MessageRecord } from "./backend.js";
+import { filledIn } from "./bridge/filled-in.js";
 import { randomUUID, sha256 } from "./crypto.js";
 import {
   CorruptSessionError,
@@ -24,15 +25,6 @@ import { escapeText, fromPortable, isPortable, toPortable, unescapeText } from "
 
 /** The envelope's version. A record of a newer one is refused, never guessed at. */
 const formatVersion = 1;
-
-/**
- * What of a message the LlamaIndex bridge has filled in, as core does where a caller gives no id or no time: a message with
- * an id made just now cannot be stored yet, and a time made up is no part of what the caller said.
- */
-export const filledIn = new WeakMap<
-  NewMessage,
-  { readonly id: boolean; readonly createdAt: boolean }
->();
 
 const roles: ReadonlySet<unknown> = new Set<MessageRole>([
   "user",

@@ -1,8 +1,7 @@
 import type { ChatStoreBackend } from "./backend.js";
 import { ChatStore, type ChatStoreOptions } from "./chat-store.js";
 import { InvalidOptionsError } from "./errors.js";
-
-const registry: unique symbol = Symbol.for("@chatstore/core/shared");
+import { processWide } from "./process-wide.js";
 
 /**
  * What every backend's factory returns. With `shared: true` it returns one handle per set of options in this process, also
@@ -18,9 +17,7 @@ export function createChatStore<Options extends object = object>(
   createBackend: () => ChatStoreBackend,
 ): ChatStore<Options> {
   if (!options.shared) return new ChatStore(createBackend(), options);
-  const holder = globalThis as { [registry]?: Map<string, ChatStore<Options>> };
-  holder[registry] ??= new Map();
-  const stores = holder[registry];
+  const stores = processWide("shared", () => new Map<string, ChatStore<Options>>());
   const identity = `${name} ${JSON.stringify(options, plainData)}`;
   const existing = stores.get(identity);
   if (existing !== undefined && !existing.closed) return existing;

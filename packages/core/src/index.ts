@@ -8,17 +8,6 @@ export * from "./chat-store.js";
 export { createChatStore } from "./create.js";
 export { decodeCursor, encodeCursor } from "./cursor.js";
 export * from "./errors.js";
-export type { AgentWorkflow } from "./llamaindex/agent-run.js";
-export {
-  type PersistentChatMemoryBuffer,
-  type PersistentChatMemoryBufferOptions,
-  persistentChatMemoryBuffer,
-} from "./llamaindex/chat-memory-buffer.js";
-export {
-  type PersistentMemory,
-  type PersistentMemoryOptions,
-  persistentMemory,
-} from "./llamaindex/persistent-memory.js";
 export { MemoryBackend, type MemoryChatStoreOptions, memoryChatStore } from "./memory-backend.js";
 export type * from "./messages.js";
 export { type ChatStoreConfig, openChatStore } from "./open.js";

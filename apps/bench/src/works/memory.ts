@@ -1,5 +1,7 @@
 /** The LlamaIndex bridge. */
-import { type ChatStore, memoryChatStore, persistentMemory } from "@chatstore/core";
+
+import { type ChatStore, memoryChatStore } from "@chatstore/core";
+import { persistentMemory } from "@chatstore/llamaindex";
 import { createMemory } from "llamaindex";
 import { Child } from "../child.js";
 import type { Conversation } from "../contestant.js";

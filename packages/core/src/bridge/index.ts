@@ -1,6 +1,11 @@
 /**
- * What bridges to frameworks share. For applications there is nothing here.
+ * What bridges to frameworks share: the two layers of a message, and the writes of frameworks that drop their promises.
+ * For applications there is nothing here.
  *
  * @packageDocumentation
  */
+export { throwFailures, WritePromise } from "../write-promise.js";
+export { type FilledIn, filledIn } from "./filled-in.js";
 export * from "./native.js";
+export { type SessionWriter, staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
+export { observeKey, warn, warnOnce } from "./warnings.js";

@@ -1,5 +1,6 @@
 /** A Next.js route handler (App Router): put it into your `app/api/chat/`, and your login and model beside it. */
-import { persistentMemory, sessionKey, sqliteChatStore } from "@chatstore/sqlite";
+import { persistentMemory } from "@chatstore/llamaindex";
+import { sessionKey, sqliteChatStore } from "@chatstore/sqlite";
 import { createMemory, SimpleChatEngine } from "llamaindex";
 import { signedInUser } from "../../../../login.ts";
 import { llm } from "../../../../model.ts";

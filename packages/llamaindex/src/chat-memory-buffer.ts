@@ -1,8 +1,11 @@
 /** LlamaIndex's old memory, for code that calls it itself: since 0.11.12 no engine and no agent takes one. */
-import type { ChatStore } from "../chat-store.js";
-import { InvalidOptionsError, VersionConflictError } from "../errors.js";
-import type { ChatMessage } from "../messages.js";
-import { toKey } from "../session-key.js";
+import {
+  type ChatMessage,
+  type ChatStore,
+  type ChatStoreError,
+  InvalidOptionsError,
+  parseSessionKey,
+} from "@chatstore/core";
 
 /** Options of {@link persistentChatMemoryBuffer}, beside those of LlamaIndex's own `ChatMemoryBuffer`. */
 export interface PersistentChatMemoryBufferOptions {
@@ -63,7 +66,7 @@ export async function persistentChatMemoryBuffer<
     PersistentChatMemoryBuffer<Parameters<InstanceType<Class>["put"]>[0]>
 > {
   const { store, key, chatHistory, ...bufferOptions } = options;
-  toKey(key);
+  parseSessionKey(key); // refuses what is no key
   const { prototype } = (ChatMemoryBuffer ?? {}) as { prototype?: Partial<UpstreamBuffer> };
   const methods = ["put", "set", "reset", "getMessages"] as const;
   if (!methods.every((name) => typeof prototype?.[name] === "function")) {
@@ -99,6 +102,6 @@ async function begin(store: ChatStore, key: string, messages: readonly ChatMessa
   try {
     await store.setMessages(key, messages, { ifVersion: null });
   } catch (error) {
-    if (!(error instanceof VersionConflictError)) throw error;
+    if ((error as Partial<ChatStoreError>).code !== "VERSION_CONFLICT") throw error;
   }
 }

@@ -2,6 +2,8 @@
  * LlamaIndex's own `Memory` is the oracle: whatever an application calls, ours gives the same results. Where it gives
  * another on purpose, a test says why, and the conversations at random avoid it.
  */
+
+import { memoryChatStore, sessionKey } from "@chatstore/core";
 import { Settings } from "@llamaindex/core/global";
 import fc from "fast-check";
 import {
@@ -12,8 +14,8 @@ import {
   staticBlock,
 } from "llamaindex";
 import { expect, onTestFinished, test } from "vitest";
-import { forAll } from "../../src/conformance/arbitraries.ts";
-import { memoryChatStore, persistentMemory, sessionKey } from "../../src/index.ts";
+import { forAll } from "../../core/src/conformance/arbitraries.ts";
+import { persistentMemory } from "../src/index.ts";
 import {
   anySetting,
   customAdapters,

@@ -1,4 +1,16 @@
 import { setTimeout as delay } from "node:timers/promises";
+import {
+  BackendError,
+  ClosedError,
+  DuplicateMessageError,
+  InvalidMessageError,
+  InvalidOptionsError,
+  InvalidSessionKeyError,
+  memoryChatStore,
+  QueueFullError,
+  SerializationError,
+  sessionKey,
+} from "@chatstore/core";
 import { Settings } from "@llamaindex/core/global";
 import {
   type ChatMessage,
@@ -8,19 +20,7 @@ import {
   vectorBlock,
 } from "llamaindex";
 import { afterEach, describe, expect, onTestFinished, test } from "vitest";
-import {
-  BackendError,
-  ClosedError,
-  DuplicateMessageError,
-  InvalidMessageError,
-  InvalidOptionsError,
-  InvalidSessionKeyError,
-  memoryChatStore,
-  persistentMemory,
-  QueueFullError,
-  SerializationError,
-  sessionKey,
-} from "../../src/index.ts";
+import { persistentMemory } from "../src/index.ts";
 import { hasVectorBlock, LengthEmbedding, TextVectorStore } from "./conversations.ts";
 import { factLLM, OfflineLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";

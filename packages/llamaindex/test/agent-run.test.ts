@@ -1,17 +1,16 @@
 /** Agents that many users share, and what is stored of a turn that does not come to its end. */
 import { setTimeout as delay } from "node:timers/promises";
+import {
+  InvalidOptionsError,
+  memoryChatStore,
+  type StoredMessage,
+  sessionKey,
+} from "@chatstore/core";
 import { tool } from "@llamaindex/core/tools";
 import { agent, multiAgent } from "@llamaindex/workflow";
 import { type ChatMessage, createMemory } from "llamaindex";
 import { expect, test, vi } from "vitest";
-import {
-  InvalidOptionsError,
-  memoryChatStore,
-  type PersistentMemoryOptions,
-  persistentMemory,
-  type StoredMessage,
-  sessionKey,
-} from "../../src/index.ts";
+import { type PersistentMemoryOptions, persistentMemory } from "../src/index.ts";
 import { type Answer, OfflineLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";
 

@@ -1,9 +1,8 @@
 /**
- * What the bridge uses of LlamaIndex's `Memory`, structurally: core never imports LlamaIndex. Some members are private,
+ * What the bridge uses of LlamaIndex's `Memory`, structurally: it imports nothing of LlamaIndex, whose class is the caller's own. Some members are private,
  * though in TypeScript only; tests hold them for the supported version, and {@link memoryClass} checks them at run time.
  */
-import { InvalidOptionsError } from "../errors.js";
-import type { ChatMessage, NewMessage } from "../messages.js";
+import { type ChatMessage, InvalidOptionsError, type NewMessage } from "@chatstore/core";
 
 /** Turns messages of one format into memory's own. */
 interface UpstreamAdapter {

@@ -1,16 +1,28 @@
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import type { ChatStore } from "../chat-store.js";
-import { filledIn } from "../codec.js";
-import { randomUUID } from "../crypto.js";
-import { InvalidOptionsError, QueueFullError } from "../errors.js";
-import type { ChatMessage, MessageContent, NewMessage } from "../messages.js";
-import { toKey } from "../session-key.js";
-import { throwFailures, WritePromise } from "../write-promise.js";
+import {
+  type ChatMessage,
+  type ChatStore,
+  InvalidOptionsError,
+  type MessageContent,
+  type NewMessage,
+  parseSessionKey,
+  QueueFullError,
+} from "@chatstore/core";
+import {
+  filledIn,
+  observeKey,
+  staysQueued,
+  throwFailures,
+  type VersionGuard,
+  WritePromise,
+  warn,
+  warnOnce,
+  writerOf,
+} from "@chatstore/core/bridge";
 import { type AgentWorkflow, type RunObserver, stateOfRun } from "./agent-run.js";
 import { arrangeToolMessages, textOf, tokenBound, tokenCount } from "./context.js";
-import { claimBlocks, load, restoreFacts, type State } from "./restore.js";
-import { staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
+import { claimBlocks, load, restoreFacts, type State, stateEntry } from "./restore.js";
 import {
   hasLongTerm,
   isFactBlock,
@@ -19,7 +31,6 @@ import {
   type UpstreamBlock,
   type UpstreamMemory,
 } from "./upstream.js";
-import { observeKey, warn, warnOnce } from "./warnings.js";
 
 /** Failures that are kept for `flush()`. */
 const maxKeptFailures = 100;
@@ -142,7 +153,7 @@ export async function persistentMemory(
     ...memoryOptions
   } = options;
   const { memoryBlocks = [] } = memoryOptions;
-  toKey(key);
+  parseSessionKey(key); // refuses what is no key
   checkWindow(window);
   checkStale(stale);
   const PersistentMemory = persistentClass(memoryClass(createMemory));
@@ -277,7 +288,7 @@ function derive(Memory: MemoryClass): PersistentClass {
         this.#storedAhead.clear();
         this.#forgetFacts();
         this.#state = {};
-        await Promise.all([cleared, this.#writer.clear(this.#guard)]);
+        await Promise.all([cleared, this.#writer.clear(stateEntry, this.#guard)]);
       });
     }
 
@@ -486,7 +497,7 @@ function derive(Memory: MemoryClass): PersistentClass {
 
     #store(state: State): Promise<void> {
       this.#state = state;
-      return this.#writer.setState(state, this.#guard);
+      return this.#writer.setState(stateEntry, state, this.#guard);
     }
 
     #forgetFacts(): void {
@@ -503,7 +514,7 @@ function byId(messages: readonly NewMessage[]): Map<string, NewMessage> {
 
 /** A message as memory keeps it, now and after a restart: with an id and a time, a real one even when it came as JSON. */
 function complete(message: NewMessage): CompleteMessage {
-  const { id = randomUUID(), createdAt = new Date() } = message;
+  const { id = crypto.randomUUID(), createdAt = new Date() } = message;
   const time = typeof createdAt === "string" ? new Date(createdAt) : createdAt;
   return { ...message, id, createdAt: time };
 }

@@ -1,7 +1,5 @@
 /** What a memory begins with: the stored messages, and what its blocks had made of them. */
-import type { ChatStore } from "../chat-store.js";
-import { InvalidOptionsError, MessageNotFoundError } from "../errors.js";
-import { stateEntry } from "./session-writer.js";
+import { type ChatStore, type ChatStoreError, InvalidOptionsError } from "@chatstore/core";
 import {
   hasLongTerm,
   hasRandomId,
@@ -9,6 +7,9 @@ import {
   isVectorBlock,
   type UpstreamBlock,
 } from "./upstream.js";
+
+/** The state entry that belongs to this bridge. */
+export const stateEntry = "llamaindex";
 
 /** What the bridge keeps in the session's state, under {@link stateEntry}. */
 export interface State {
@@ -49,8 +50,8 @@ async function readAfter(store: ChatStore, key: string, id: string | undefined) 
   try {
     return await store.getMessages(key, { after: id });
   } catch (error) {
-    if (error instanceof MessageNotFoundError) return store.getMessages(key);
-    throw error;
+    if ((error as Partial<ChatStoreError>).code !== "MESSAGE_NOT_FOUND") throw error;
+    return store.getMessages(key);
   }
 }
 

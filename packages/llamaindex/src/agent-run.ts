@@ -3,8 +3,7 @@
  * turn on a scratchpad and hands it to memory when the agent has answered; here it is heard of as it happens.
  */
 import { isDeepStrictEqual } from "node:util";
-import { InvalidOptionsError } from "../errors.js";
-import type { ChatMessage } from "../messages.js";
+import { type ChatMessage, InvalidOptionsError } from "@chatstore/core";
 import { toolResultId } from "./context.js";
 
 /** An agent workflow of LlamaIndex: what `agent()` and `multiAgent()` return. */

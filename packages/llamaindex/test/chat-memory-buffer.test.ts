@@ -1,13 +1,13 @@
-import { ChatMemoryBuffer, type ChatMessage } from "llamaindex";
-import { expect, test } from "vitest";
 import {
   BackendError,
   InvalidOptionsError,
   InvalidSessionKeyError,
   memoryChatStore,
-  persistentChatMemoryBuffer,
   sessionKey,
-} from "../../src/index.ts";
+} from "@chatstore/core";
+import { ChatMemoryBuffer, type ChatMessage } from "llamaindex";
+import { expect, test } from "vitest";
+import { persistentChatMemoryBuffer } from "../src/index.ts";
 import { OfflineLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";
 

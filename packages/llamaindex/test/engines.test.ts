@@ -3,6 +3,7 @@
  * and a new engine: whatever lived in RAM is gone.
  */
 import { createRequire } from "node:module";
+import { InvalidOptionsError, memoryChatStore, sessionKey } from "@chatstore/core";
 import { tool } from "@llamaindex/core/tools";
 import { agent, multiAgent } from "@llamaindex/workflow";
 import {
@@ -18,12 +19,7 @@ import {
   TextNode,
 } from "llamaindex";
 import { describe, expect, test } from "vitest";
-import {
-  InvalidOptionsError,
-  memoryChatStore,
-  persistentMemory,
-  sessionKey,
-} from "../../src/index.ts";
+import { persistentMemory } from "../src/index.ts";
 import { OfflineLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";
 

@@ -11,7 +11,7 @@ import {
   staticBlock,
   vectorBlock,
 } from "llamaindex";
-import { anyMessage, anyString, anyValue } from "../../src/conformance/arbitraries.ts";
+import { anyMessage, anyString, anyValue } from "../../core/src/conformance/arbitraries.ts";
 import { OfflineLLM } from "./offline-llm.ts";
 
 export type MemoryOptions = NonNullable<Parameters<typeof createMemory>[1]>;

@@ -1,16 +1,16 @@
 /** Several memories of one session at once: other requests, other tabs. */
-import { type ChatMessage, createMemory, factExtractionBlock } from "llamaindex";
-import { expect, test } from "vitest";
+
 import {
   ChatStore,
   InvalidOptionsError,
   MemoryBackend,
   memoryChatStore,
-  type PersistentMemoryOptions,
-  persistentMemory,
   sessionKey,
   VersionConflictError,
-} from "../../src/index.ts";
+} from "@chatstore/core";
+import { type ChatMessage, createMemory, factExtractionBlock } from "llamaindex";
+import { expect, test } from "vitest";
+import { type PersistentMemoryOptions, persistentMemory } from "../src/index.ts";
 import { factLLM } from "./offline-llm.ts";
 import { FragileStore } from "./outage.ts";
 

@@ -2,6 +2,8 @@
  * Our types held against LlamaIndex's own. `tsc` is the test: nothing here runs. Core's published types name none of
  * LlamaIndex's, so an upgrade that breaks the resemblance shows up here and nowhere else.
  */
+
+import { type ChatStore, type StoredMessage, sessionKey } from "@chatstore/core";
 import { type AgentWorkflowState, agent, multiAgent } from "@llamaindex/workflow";
 import {
   type BaseChatStore,
@@ -20,12 +22,9 @@ import {
 } from "llamaindex";
 import { expectTypeOf } from "vitest";
 import {
-  type ChatStore,
   type PersistentMemory,
   persistentChatMemoryBuffer,
   persistentMemory,
-  type StoredMessage,
-  sessionKey,
 } from "../src/index.ts";
 
 declare const store: ChatStore;

@@ -4,7 +4,7 @@ import {
   type ChatStoreBackend,
   type ChatStoreOptions,
   MemoryBackend,
-} from "../../src/index.ts";
+} from "@chatstore/core";
 
 interface Outage {
   /** Whether the failure says that it may pass. Default: it does not, so that the store gives up at once. */

@@ -1,21 +1,14 @@
 import type { Version } from "../backend.js";
 import type { ChatStore, WriteOptions, WriteResult } from "../chat-store.js";
-import { filledIn } from "../codec.js";
 import {
-  BackendError,
-  ChatStoreError,
-  DuplicateMessageError,
-  InvalidMessageError,
-  LimitExceededError,
+  type ChatStoreError,
+  type ErrorCode,
   QueueFullError,
-  SerializationError,
-  VersionConflictError,
+  type VersionConflictError,
 } from "../errors.js";
 import type { NewMessage } from "../messages.js";
-import { type Backlog, backlogsOf } from "../write-backlog.js";
-
-/** The state entry that belongs to the bridge. */
-export const stateEntry = "llamaindex";
+import { type Backlog, backlogsOf } from "./backlog.js";
+import { filledIn } from "./filled-in.js";
 
 /** Messages of one session that may wait for an engine that is away. */
 const maxQueuedMessages = 1_000;
@@ -32,8 +25,8 @@ export interface VersionGuard {
 
 type Operation = (
   | { readonly kind: "message"; readonly message: NewMessage }
-  | { readonly kind: "state"; readonly state: object }
-  | { readonly kind: "clear" }
+  | { readonly kind: "state"; readonly entry: string; readonly state: object }
+  | { readonly kind: "clear"; readonly entry: string }
 ) & {
   readonly guard: VersionGuard | undefined;
   /** Why it can never be stored. */
@@ -72,14 +65,14 @@ export class SessionWriter implements Backlog {
     return this.#write({ kind: "message", message, guard });
   }
 
-  /** Replace the bridge's state entry. */
-  setState(state: object, guard?: VersionGuard): Promise<void> {
-    return this.#write({ kind: "state", state, guard });
+  /** Replace a state entry, the bridge's own. */
+  setState(entry: string, state: object, guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "state", entry, state, guard });
   }
 
-  /** Remove all messages and the bridge's state entry. Title and other state stay. */
-  clear(guard?: VersionGuard): Promise<void> {
-    return this.#write({ kind: "clear", guard });
+  /** Remove all messages and a state entry, the bridge's own. Title and other state stay. */
+  clear(entry: string, guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "clear", entry, guard });
   }
 
   /** The messages that are not known to be stored yet. */
@@ -125,7 +118,7 @@ export class SessionWriter implements Backlog {
       }
       this.#failures = 0;
     } catch (error) {
-      if (error instanceof BackendError && error.retryable) this.#retryLater();
+      if (isChatStoreError(error) && error.retryable) this.#retryLater();
       throw error;
     } finally {
       this.#queue.splice(0, done);
@@ -139,10 +132,10 @@ export class SessionWriter implements Backlog {
     const [first] = operations;
     const write = guarded(first?.guard);
     try {
-      if (first?.kind === "clear") await this.#clear(write);
+      if (first?.kind === "clear") await this.#clear(first.entry, write);
       else if (first?.kind === "state") {
         await write((options) =>
-          this.#store.setState(this.#key, { [stateEntry]: first.state }, options),
+          this.#store.setState(this.#key, { [first.entry]: first.state }, options),
         );
       } else {
         const messages = messagesOf(operations);
@@ -160,10 +153,10 @@ export class SessionWriter implements Backlog {
     }
   }
 
-  async #clear(write: GuardedWrite): Promise<void> {
+  async #clear(entry: string, write: GuardedWrite): Promise<void> {
     if ((await this.#store.getSession(this.#key)) === undefined) return;
     // Facts first: should the process die in between, none outlives what it was drawn from.
-    await write((options) => this.#store.setState(this.#key, { [stateEntry]: null }, options));
+    await write((options) => this.#store.setState(this.#key, { [entry]: null }, options));
     await write((options) => this.#store.setMessages(this.#key, [], options));
   }
 
@@ -185,7 +178,9 @@ function guarded(guard: VersionGuard | undefined): GuardedWrite {
       try {
         guard.version = (await write({ ifVersion: guard.version })).version;
       } catch (error) {
-        if (error instanceof VersionConflictError) guard.conflict = error;
+        if (isChatStoreError(error) && error.code === "VERSION_CONFLICT") {
+          guard.conflict = error as VersionConflictError;
+        }
         throw error;
       }
     }
@@ -199,11 +194,22 @@ function messagesOf(operations: readonly Operation[]): NewMessage[] {
 /** The writes that a queue amounts to: consecutive messages together, nothing that a later clear or state undoes. */
 function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: number }[] {
   const steps: { operations: Operation[]; end: number }[] = [];
-  // A guarded one may yet be refused, and then undoes nothing.
-  const lastState = queue.findLastIndex(({ kind, guard }) => kind === "state" && !guard);
-  const lastClear = queue.findLastIndex(({ kind, guard }) => kind === "clear" && !guard);
+  const last = new Map<string, number>();
+  for (const [index, { kind, guard, ...rest }] of queue.entries()) {
+    // A guarded one may yet be refused, and then undoes nothing.
+    if (guard === undefined && "entry" in rest) last.set(kind, index).set(kind + rest.entry, index);
+  }
+  const lastOf = (name: string) => last.get(name) ?? -1;
   for (const [index, operation] of queue.entries()) {
-    if (index < lastClear || (operation.kind === "state" && index < lastState)) continue;
+    const { kind } = operation;
+    const undone =
+      kind === "message"
+        ? lastOf("clear")
+        : Math.max(
+            lastOf(`clear${operation.entry}`),
+            kind === "state" ? lastOf(`state${operation.entry}`) : -1,
+          );
+    if (index < undone) continue;
     const step = steps.at(-1);
     const last = step?.operations[0];
     if (
@@ -223,16 +229,23 @@ function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: n
 
 /** Whether what failed with this error is still queued and will be tried again. */
 export function staysQueued(error: unknown): boolean {
-  return error instanceof ChatStoreError && !isRefusal(error) && !(error instanceof QueueFullError);
+  return isChatStoreError(error) && !isRefusal(error) && error.code !== "QUEUE_FULL";
 }
 
 /** Whether the store refuses what it was given, so that trying again is of no use. */
 function isRefusal(error: unknown): boolean {
-  return (
-    error instanceof InvalidMessageError ||
-    error instanceof SerializationError ||
-    error instanceof LimitExceededError ||
-    error instanceof DuplicateMessageError ||
-    error instanceof VersionConflictError
-  );
+  return isChatStoreError(error) && refusals.has(error.code);
+}
+
+const refusals: ReadonlySet<ErrorCode> = new Set([
+  "INVALID_MESSAGE",
+  "SERIALIZATION",
+  "LIMIT_EXCEEDED",
+  "DUPLICATE_MESSAGE",
+  "VERSION_CONFLICT",
+]);
+
+/** By what it has: the store's errors may be those of another copy of core. */
+function isChatStoreError(error: unknown): error is ChatStoreError {
+  return error instanceof Error && "code" in error && "retryable" in error;
 }

@@ -1,8 +1,9 @@
+import { memoryChatStore, sessionKey } from "@chatstore/core";
 import fc from "fast-check";
 import { createMemory } from "llamaindex";
 import { expect, test } from "vitest";
-import { forAll } from "../../src/conformance/arbitraries.ts";
-import { memoryChatStore, persistentMemory, sessionKey } from "../../src/index.ts";
+import { forAll } from "../../core/src/conformance/arbitraries.ts";
+import { persistentMemory } from "../src/index.ts";
 import {
   anySetting,
   fixedBlocksOnly,

@@ -1,4 +1,5 @@
-import type { ChatStore } from "./chat-store.js";
+import type { ChatStore } from "../chat-store.js";
+import { processWide } from "../process-wide.js";
 
 /** Writes that wait in front of a store, because an attempt at them is under way or has failed. */
 export interface Backlog {
@@ -6,9 +7,9 @@ export interface Backlog {
   attempt(): Promise<void>;
 }
 
-const backlogs = new WeakMap<ChatStore, Map<string, Backlog>>();
+const backlogs = processWide("backlogs", () => new WeakMap<ChatStore, Map<string, Backlog>>());
 
-/** The backlogs of a store, by session. The LlamaIndex bridge keeps them; the store's `flush()` and `close()` write them. */
+/** The backlogs of a store, by session. Bridges keep them; the store's `flush()` and `close()` write them. */
 export function backlogsOf(store: ChatStore): Map<string, Backlog> {
   let found = backlogs.get(store);
   if (found === undefined) {

@@ -1,5 +1,5 @@
 /** What of a conversation the model is shown, and how that is counted. */
-import type { ChatMessage, MessageContent } from "../messages.js";
+import type { ChatMessage, MessageContent } from "@chatstore/core";
 
 /**
  * The order in which a model accepts tool messages: each result right behind the message that calls the tool. A call
