@@ -101,8 +101,17 @@ export type Edit =
     }
   /** Absent ids are ignored; all absent is `unchanged`. */
   | { readonly op: "remove"; readonly ids: readonly string[] }
-  /** Remove everything after the id (nothing: `unchanged`). An absent id is `missing`. */
-  | { readonly op: "truncateAfter"; readonly id: string };
+  /**
+   * Replace everything after the id by the records, and apply the patch, in one step, at the cost of what goes and what
+   * comes. An absent id is `missing`; an id among those that stay, this one included, is `duplicate`, whatever its content.
+   * An id that goes may come again. Nothing to remove, to add or to patch: `unchanged`.
+   */
+  | {
+      readonly op: "replaceAfter";
+      readonly id: string;
+      readonly records: readonly MessageRecord[];
+      readonly patch: Patch | undefined;
+    };
 
 /** Which messages to read. Results are always oldest first. No `limit`: all of them. `limit: 0`: the session only. */
 export type Range =
@@ -190,7 +199,7 @@ export interface ChatStoreBackend {
 
   /**
    * Change stored messages; may cost O(session). Removed text leaves the engine, not only the view (G14). Checks in this
-   * order: `next`, `ifVersion` (always given), ids. On an absent session: `missing`, or `unchanged` for a removal.
+   * order: `next`, `ifVersion` (always given), ids. On an absent session: `missing`, or `unchanged` for `remove`.
    */
   edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome>;
 
@@ -297,7 +306,8 @@ export function applyPatch(
   return { title, state: Object.fromEntries(entries) };
 }
 
-function patchChanges(
+/** Whether a patch has an effect. */
+export function patchChanges(
   current: Pick<SessionRecord, "title" | "state"> | undefined,
   patch: Patch | undefined,
 ): boolean {

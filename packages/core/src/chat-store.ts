@@ -106,6 +106,14 @@ export interface WriteOptions {
   readonly ifVersion?: Version | null | undefined;
 }
 
+/** A write of messages may change title and state in the same atomic step. */
+export interface MessageWriteOptions extends WriteOptions {
+  /** As {@link ChatStore.setTitle} does. Default: it stays. */
+  readonly title?: string | null | undefined;
+  /** Entries to merge, as {@link ChatStore.setState} does. Default: all stay. */
+  readonly state?: Readonly<Record<string, unknown>> | undefined;
+}
+
 /** Which messages to read. Nothing: all of them. Results are always oldest first. */
 export interface ReadOptions {
   /** The newest n. */
@@ -255,7 +263,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   /**
    * Append a batch: whole or not at all (G2), one round trip whatever the length of the history (G12). Ids that are
-   * stored already with equal content are skipped, so repeating a call is safe (G5). An empty batch does nothing.
+   * stored already with equal content are skipped, so repeating a call is safe (G5). An empty batch without title and
+   * state does nothing.
    *
    * @throws InvalidMessageError, SerializationError, LimitExceededError before anything is written;
    *   DuplicateMessageError, VersionConflictError.
@@ -263,17 +272,17 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   addMessages(
     key: string,
     messages: readonly NewMessage<Options>[],
-    options: WriteOptions = {},
+    options: MessageWriteOptions = {},
   ): Promise<WriteResult> {
     return this.#write(key, options, (target, ifVersion) => {
       const records = this.#encodeBatch(messages);
       refuseRepeatedIds(target, records);
-      return this.#append(target, records, undefined, ifVersion);
+      return this.#append(target, records, this.#encodePatch(options), ifVersion);
     });
   }
 
   /**
-   * Replace all messages, atomically. Title and state stay. Costs O(session); any number of messages.
+   * Replace all messages, atomically. Title and state stay unless given. Costs O(session); any number of messages.
    *
    * @throws as {@link addMessages} does. BackendError with `outcome: "unknown"` when the connection broke and it cannot
    *   be told whether the replacement happened.
@@ -281,14 +290,36 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   setMessages(
     key: string,
     messages: readonly NewMessage<Options>[],
-    options: WriteOptions = {},
+    options: MessageWriteOptions = {},
+  ): Promise<WriteResult> {
+    return this.#write(key, options, (target, ifVersion) =>
+      this.#replaceAll(target, messages, options, ifVersion),
+    );
+  }
+
+  /**
+   * Replace everything after a message by others, in one atomic step: "regenerate", "edit and resend", a continued answer, a
+   * changed end of a conversation. Costs what goes and what comes, whatever stays; with `ifVersion` one request of the
+   * caller's, without it the version is read first. An id that goes may come again, with other content too.
+   *
+   * @param id The last message that stays; `null`: none, then this is {@link setMessages}.
+   * @param messages At most a batch (`limits`) after an id; none: {@link deleteMessagesAfter}.
+   * @throws MessageNotFoundError when the message is gone; DuplicateMessageError for the id of a message that stays;
+   *   and as {@link setMessages} does.
+   */
+  replaceMessagesAfter(
+    key: string,
+    id: string | null,
+    messages: readonly NewMessage<Options>[],
+    options: MessageWriteOptions = {},
   ): Promise<WriteResult> {
     return this.#write(key, options, (target, ifVersion) => {
-      const records = this.#encode(messages);
+      if (id === null) return this.#replaceAll(target, messages, options, ifVersion);
+      const records = this.#encodeBatch(messages);
       refuseRepeatedIds(target, records);
-      return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
-        this.#backend.replace(target, records, undefined, write, signal),
-      );
+      const patch = this.#encodePatch(options);
+      const edit = { op: "replaceAfter", id: checkId(id), records, patch } as const;
+      return this.#edit(target, ifVersion, undefined, () => edit);
     });
   }
 
@@ -344,13 +375,18 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /**
-   * Remove everything after a message: "regenerate", or "edit and resend".
+   * Remove everything after a message. {@link replaceMessagesAfter} also puts something in its place.
    *
    * @throws MessageNotFoundError when the message is gone.
    */
   deleteMessagesAfter(key: string, id: string, options: WriteOptions = {}): Promise<WriteResult> {
     return this.#write(key, options, (target, ifVersion) => {
-      const edit = { op: "truncateAfter", id: checkId(id) } as const;
+      const edit = {
+        op: "replaceAfter",
+        id: checkId(id),
+        records: [],
+        patch: undefined,
+      } as const;
       return this.#edit(target, ifVersion, undefined, () => edit);
     });
   }
@@ -605,6 +641,20 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     );
   }
 
+  #replaceAll(
+    target: Key,
+    messages: readonly NewMessage<Options>[],
+    options: MessageWriteOptions,
+    ifVersion: Version | null | undefined,
+  ): Promise<WriteResult> {
+    const records = this.#encode(messages);
+    refuseRepeatedIds(target, records);
+    const patch = this.#encodePatch(options);
+    return this.#compareAndSet(target, ifVersion, undefined, (_, write, signal) =>
+      this.#backend.replace(target, records, patch, write, signal),
+    );
+  }
+
   #append(
     target: Key,
     records: readonly MessageRecord[],
@@ -748,6 +798,14 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       refuseMore("messageBytes", messageBytes, Buffer.byteLength(record.data), advice);
       return record;
     });
+  }
+
+  #encodePatch({ title, state }: MessageWriteOptions): Patch | undefined {
+    if (title === undefined && state === undefined) return undefined;
+    return {
+      ...(title !== undefined && { title: encodeTitle(title) }),
+      ...(state !== undefined && { state: this.#encodeState(state) }),
+    };
   }
 
   #encodeState(entries: Readonly<Record<string, unknown>>): Record<string, string | null> {

@@ -9,6 +9,7 @@ import {
   type MessageRecord,
   type Outcome,
   type Patch,
+  patchChanges,
   type Range,
   type Scope,
   type SessionRecord,
@@ -96,10 +97,13 @@ export class MemoryBackend implements ChatStoreBackend {
     const session = this.#find(key);
     const verdict = judgeVersion(session, write);
     if (verdict !== undefined) return verdict;
-    const edited = applyEdit(session?.records ?? [], edit);
-    if (edited === "missing")
-      return { status: "missing", ids: [edit.op === "remove" ? "" : edit.id] };
-    return edited === "unchanged" ? unchanged(session) : this.#store(key, edited, undefined, write);
+    const patch = edit.op === "replaceAfter" ? edit.patch : undefined;
+    const records = session?.records ?? [];
+    const edited = applyEdit(records, edit);
+    if ("status" in edited) return edited;
+    return edited === records && !patchChanges(session, patch)
+      ? unchanged(session)
+      : this.#store(key, edited, patch, write);
   }
 
   async replace(
@@ -221,22 +225,29 @@ function select(
     : records.slice(anchor + 1, anchor + 1 + limit);
 }
 
+/** The messages after an edit: the very same array when it changes nothing. */
 function applyEdit(
   records: readonly MessageRecord[],
   edit: Edit,
-): readonly MessageRecord[] | "missing" | "unchanged" {
+): readonly MessageRecord[] | Outcome {
   if (edit.op === "remove") {
     const ids = new Set(edit.ids);
     const kept = records.filter(({ id }) => !ids.has(id));
-    return kept.length === records.length ? "unchanged" : kept;
+    return kept.length === records.length ? records : kept;
   }
   const index = records.findIndex(({ id }) => id === edit.id);
   const found = records[index];
-  if (found === undefined) return "missing";
-  if (edit.op === "truncateAfter") {
-    return index === records.length - 1 ? "unchanged" : records.slice(0, index + 1);
+  if (found === undefined) return { status: "missing", ids: [edit.id] };
+  if (edit.op === "replaceAfter") {
+    const kept = records.slice(0, index + 1);
+    const keptIds = new Set(kept.map(({ id }) => id));
+    const ids = edit.records.map(({ id }) => id).filter((id) => keptIds.has(id));
+    if (ids.length > 0) return { status: "duplicate", ids };
+    return kept.length === records.length && edit.records.length === 0
+      ? records
+      : [...kept, ...edit.records];
   }
-  if (found.digest === edit.digest) return "unchanged";
+  if (found.digest === edit.digest) return records;
   const { id, digest, data, createdAt } = edit;
   return records.with(index, { id, digest, data, createdAt: createdAt ?? found.createdAt });
 }

@@ -20,6 +20,7 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
+  patchChanges,
   type Range,
   type Scope,
   type SessionRecord,
@@ -165,38 +166,9 @@ export class FileBackend implements ChatStoreBackend {
       const present = areNew ? noDigests : await this.#digests(file, recent.path, records);
       const current = file && { ...recordOf(file), ...before };
       const verdict = judgeAppend(current, present, records, patch, write);
-      if (verdict.status !== "insert") return verdict;
-
-      const added = verdict.records.map(messageLine);
-      const messageCount = (file?.commit.messageCount ?? 0) + added.length;
-      const after = patch === undefined ? before : applyPatch(before, patch);
-      if (file === undefined) {
-        return this.#rewrite(session, { lines: added, messageCount, ...after }, write);
-      }
-      const { title, state } = file.commit;
-      const changed = {
-        ...(after.title !== before.title && { title: after.title }),
-        ...(patch?.state &&
-          !isDeepStrictEqual(after.state, before.state) && { state: after.state }),
-      };
-      const erase = [
-        ...("title" in changed && title !== null ? [title] : []),
-        ...("state" in changed && state !== null ? [state] : []),
-      ];
-      const erased = erase.reduce((sum, [, length]) => sum + length, file.commit.erased);
-      if (erase.length > 0 && erased > Math.max(minErasedBytes, file.end / 2)) {
-        const lines = extendedLines(file, added);
-        return this.#rewrite(session, { lines, messageCount, ...after }, write);
-      }
-      const commit = { ...commitOf(session, messageCount, write), title, state, erase, erased };
-      const lines = added.join("");
-      const end = closeBatch(file.end + Buffer.byteLength(lines), changed, commit);
-      // What a dead writer left may hold the text, too.
-      if (erase.length > 0) await this.#removeTemporary(recent.place);
-      recent.tail = await file.append(lines, end, this.#durable);
-      if (erase.length > 0) await file.erase(erase);
-      file.touch(commit.updatedAt);
-      return applied(commit);
+      return verdict.status === "insert"
+        ? this.#extend(session, before, verdict.records, patch, write)
+        : verdict;
     });
   }
 
@@ -209,11 +181,16 @@ export class FileBackend implements ChatStoreBackend {
         return edit.op === "remove" ? unchanged(undefined) : { status: "missing", ids: [edit.id] };
       }
       const plan = planOf(edit, await this.#index(file, recent.path));
-      if (plan === "unchanged") return unchanged(file.commit);
-      if ("missing" in plan) return { status: "missing", ids: [plan.missing] };
-      const { messageCount, change } = plan;
-      const lines = editedLines(file, change);
-      return this.#rewrite(session, { lines, messageCount, ...(await aboutOf(file)) }, write);
+      if ("status" in plan) return plan;
+      const { messageCount, change, added = [], patch } = plan;
+      const about = await aboutOf(file);
+      if (change === undefined) {
+        return added.length > 0 || patchChanges(about, patch)
+          ? this.#extend(session, about, added, patch, write)
+          : unchanged(file.commit);
+      }
+      const lines = extendedLines(file, change, added);
+      return this.#rewrite(session, { lines, messageCount, ...applyPatch(about, patch) }, write);
     });
   }
 
@@ -308,6 +285,46 @@ export class FileBackend implements ChatStoreBackend {
         }),
       ),
     );
+  }
+
+  /** Add a batch to a session, which may be absent. `before`: its title and state, where there is a patch. */
+  async #extend(
+    session: Locked,
+    before: About,
+    records: readonly MessageRecord[],
+    patch: Patch | undefined,
+    write: Write,
+  ): Promise<Outcome> {
+    const { file, recent } = session;
+    const added = records.map(messageLine);
+    const messageCount = (file?.commit.messageCount ?? 0) + added.length;
+    const after = patch === undefined ? before : applyPatch(before, patch);
+    if (file === undefined) {
+      return this.#rewrite(session, { lines: added, messageCount, ...after }, write);
+    }
+    const { title, state } = file.commit;
+    const changed = {
+      ...(after.title !== before.title && { title: after.title }),
+      ...(patch?.state && !isDeepStrictEqual(after.state, before.state) && { state: after.state }),
+    };
+    const erase = [
+      ...("title" in changed && title !== null ? [title] : []),
+      ...("state" in changed && state !== null ? [state] : []),
+    ];
+    const erased = erase.reduce((sum, [, length]) => sum + length, file.commit.erased);
+    if (erase.length > 0 && erased > Math.max(minErasedBytes, file.end / 2)) {
+      const lines = extendedLines(file, undefined, records);
+      return this.#rewrite(session, { lines, messageCount, ...after }, write);
+    }
+    const commit = { ...commitOf(session, messageCount, write), title, state, erase, erased };
+    const lines = added.join("");
+    const end = closeBatch(file.end + Buffer.byteLength(lines), changed, commit);
+    // What a dead writer left may hold the text, too.
+    if (erase.length > 0) await this.#removeTemporary(recent.place);
+    recent.tail = await file.append(lines, end, this.#durable);
+    if (erase.length > 0) await file.erase(erase);
+    file.touch(commit.updatedAt);
+    return applied(commit);
   }
 
   /** Write a session anew: it begins, or text has to leave the file. */
@@ -542,31 +559,40 @@ export class FileBackend implements ChatStoreBackend {
   }
 }
 
-/** What an edit does to each message, by its place; or why it does nothing. */
-type Plan =
-  | "unchanged"
-  | { readonly missing: string }
-  | { readonly messageCount: number; readonly change: Change };
+/** What an edit makes of a session. */
+interface Plan {
+  readonly messageCount: number;
+  /** What becomes of each message, by its place; `undefined`: all stay as they are. */
+  readonly change: Change | undefined;
+  readonly added?: readonly MessageRecord[];
+  readonly patch?: Patch | undefined;
+}
 type Change = (ordinal: number, record: MessageRecord) => MessageRecord | "keep" | "drop";
 
-function planOf(edit: Edit, { ordinals, digests }: SessionIndex): Plan {
+function planOf(edit: Edit, { ordinals, digests }: SessionIndex): Plan | Outcome {
   const count = digests.length;
   if (edit.op === "remove") {
     const dropped = new Set(
       edit.ids.map((id) => ordinals.get(id)).filter((at) => at !== undefined),
     );
-    if (dropped.size === 0) return "unchanged";
+    if (dropped.size === 0) return { messageCount: count, change: undefined };
     const change: Change = (ordinal) => (dropped.has(ordinal) ? "drop" : "keep");
     return { messageCount: count - dropped.size, change };
   }
   const at = ordinals.get(edit.id);
-  if (at === undefined) return { missing: edit.id };
-  if (edit.op === "truncateAfter") {
-    if (at === count - 1) return "unchanged";
-    return { messageCount: at + 1, change: (ordinal) => (ordinal <= at ? "keep" : "drop") };
+  if (at === undefined) return { status: "missing", ids: [edit.id] };
+  if (edit.op === "replaceAfter") {
+    const { records: added, patch } = edit;
+    const kept = added
+      .map(({ id }) => id)
+      .filter((id) => (ordinals.get(id) ?? Number.POSITIVE_INFINITY) <= at);
+    if (kept.length > 0) return { status: "duplicate", ids: kept };
+    const change: Change = (ordinal) => (ordinal <= at ? "keep" : "drop");
+    const messageCount = at + 1 + added.length;
+    return { messageCount, change: at === count - 1 ? undefined : change, added, patch };
   }
   const { id, digest, data, createdAt } = edit;
-  if (digests[at] === digest) return "unchanged";
+  if (digests[at] === digest) return { messageCount: count, change: undefined };
   const change: Change = (ordinal, record) =>
     ordinal === at ? { id, digest, data, createdAt: createdAt ?? record.createdAt } : "keep";
   return { messageCount: count, change };
@@ -583,9 +609,13 @@ async function* editedLines(file: SessionFile, change: Change): AsyncGenerator<s
   }
 }
 
-async function* extendedLines(file: SessionFile, added: readonly string[]) {
-  yield* editedLines(file, () => "keep");
-  yield* added;
+async function* extendedLines(
+  file: SessionFile,
+  change: Change = () => "keep",
+  added: readonly MessageRecord[] = [],
+) {
+  yield* editedLines(file, change);
+  yield* linesFor(added);
 }
 
 function* linesFor(records: readonly MessageRecord[]): Generator<string> {

@@ -17,6 +17,7 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
+  patchChanges,
   type Range,
   SchemaError,
   type Scope,
@@ -205,7 +206,7 @@ export class MongoBackend implements ChatStoreBackend {
   }
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
-    const buckets = schema.bucketsWith(key.id, edit.op === "remove" ? edit.ids : [edit.id]);
+    const buckets = schema.bucketsWith(key.id, idsOf(edit));
     for (let before: Found | undefined; ; ) {
       const found = await this.#find(key, { messages: "$messages", buckets }, signal);
       const current = standing(found);
@@ -218,12 +219,14 @@ export class MongoBackend implements ChatStoreBackend {
       const edited = await this.#edited(found, edit, signal);
       if (edited === "unchanged") return unchanged(current);
       if (edited === "missing") return { status: "missing", ids: [(edit as { id: string }).id] };
+      if (edited !== moved && "status" in edited) return edited;
       if (edited === moved) {
         if (before && isSameLayout(before, found)) throw incomplete(key);
         before = found;
         continue;
       }
-      const done = await this.#switch(key, found, edited, {}, undefined, write, signal);
+      const patch = edit.op === "replaceAfter" ? edit.patch : undefined;
+      const done = await this.#switch(key, found, edited, {}, patch, write, signal);
       if (done !== undefined) return done;
     }
   }
@@ -810,23 +813,32 @@ export class MongoBackend implements ChatStoreBackend {
     head: Found,
     edit: Edit,
     signal: AbortSignal,
-  ): Promise<Layout | "unchanged" | "missing" | typeof moved> {
+  ): Promise<Layout | Outcome | "unchanged" | "missing" | typeof moved> {
     const { generation, runs, sealed, messageCount } = head;
-    if (edit.op === "truncateAfter") {
+    if (edit.op === "replaceAfter") {
       const place = await this.#locate(head, edit.id, signal);
       if (place === "missing" || place === moved) return place;
       const { number, index, bucket } = place;
-      const messages = (bucket ?? head).messages.slice(0, index + 1);
+      const kept = (bucket ?? head).messages.slice(0, index + 1);
+      const before = head.buckets.filter(({ _id }) => _id.number < number);
+      const keptIds = new Set(
+        [...before.flatMap((one) => one.messages), ...kept].map(({ id }) => id),
+      );
+      const ids = edit.records.map(({ id }) => id).filter((id) => keptIds.has(id));
+      if (ids.length > 0) return { status: "duplicate", ids };
       const sizes = await this.#sizes(head, number, signal);
       if (sizes === moved) return moved;
-      const removed = sizes + head.messages.length - messages.length;
-      if (removed === 0) return "unchanged";
+      const removed = sizes + head.messages.length - kept.length;
+      const added = edit.records.map(schema.toMessage);
+      if (removed + added.length === 0 && !patchChanges(toSession(head), edit.patch)) {
+        return "unchanged";
+      }
       return {
         generation,
         runs: runs.filter(({ from }) => from < number),
         sealed: number,
-        messages,
-        messageCount: messageCount - removed,
+        messages: [...kept, ...added],
+        messageCount: messageCount - removed + added.length,
         revised: [],
       };
     }
@@ -927,6 +939,13 @@ interface Place {
   readonly number: number;
   readonly index: number;
   readonly bucket?: Bucket;
+}
+
+/** The messages that an edit has to see. */
+function idsOf(edit: Edit): readonly string[] {
+  if (edit.op === "remove") return edit.ids;
+  if (edit.op === "update") return [edit.id];
+  return [edit.id, ...edit.records.filter(({ fresh }) => !fresh).map(({ id }) => id)];
 }
 
 /** Nothing but appending and sealing lies between them. */

@@ -16,6 +16,7 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
+  patchChanges,
   type Range,
   SchemaError,
   type Scope,
@@ -152,7 +153,8 @@ export class PostgresBackend implements ChatStoreBackend {
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
     const sql = this.#sql;
     const ids = edit.op === "remove" ? [] : [edit.id];
-    return this.#locked(key, ids, [], signal, async (run, session) => {
+    const entries = edit.op === "replaceAfter" ? Object.keys(edit.patch?.state ?? {}) : [];
+    return this.#locked(key, ids, entries, signal, async (run, session) => {
       const { id, current, digests } = session;
       const verdict = judgeVersion(current, write);
       if (verdict !== undefined) return verdict;
@@ -162,9 +164,14 @@ export class PostgresBackend implements ChatStoreBackend {
       }
       const digest = digests.get(edit.id);
       if (digest === undefined) return { status: "missing", ids: [edit.id] };
-      if (edit.op === "truncateAfter") {
+      if (edit.op === "replaceAfter") {
+        const { records: added, patch } = edit;
         const removed = (await run(sql.deleteMessagesAfter, id, edit.id)).count;
-        return removed ? this.#save(run, key, session, { removed }, write) : unchanged(current);
+        const kept = await this.#present(run, id, added);
+        if (kept.length > 0) return { status: "duplicate", ids: kept };
+        return removed + added.length > 0 || patchChanges(current, patch)
+          ? this.#save(run, key, session, { removed, added, patch }, write)
+          : unchanged(current);
       }
       if (digest === edit.digest) return unchanged(current);
       await run(sql.updateMessage, id, edit.id, edit.digest, edit.data, edit.createdAt);
@@ -379,6 +386,15 @@ export class PostgresBackend implements ChatStoreBackend {
       },
       ({ status }) => status === "applied",
     );
+  }
+
+  /** Those of the records' ids that the session holds. */
+  async #present(run: Run, id: number, records: readonly MessageRecord[]): Promise<string[]> {
+    const ids = records.filter(({ fresh }) => !fresh).map((record) => record.id);
+    if (ids.length === 0) return [];
+    const { rows } = await run(this.#sql.findMessages, id, ids);
+    const present = new Set(rows.map((row) => row.id));
+    return ids.filter((one) => present.has(one));
   }
 
   /** Record a change of a locked session: its row, new messages, and the patch. */

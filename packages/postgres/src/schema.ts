@@ -361,6 +361,9 @@ export const statements = {
   >(`
     UPDATE {messages} SET digest = $3, data = $4, created_at = coalesce($5, created_at)
     WHERE session = $1 AND id = $2`),
+  findMessages: sql<[session: number, ids: readonly string[]], { id: string }>(`
+    SELECT found.id FROM unnest((SELECT $2::text[])) AS wanted (id), LATERAL (
+      SELECT id FROM {messages} AS m WHERE m.session = $1 AND m.id = wanted.id OFFSET 0) AS found`),
   deleteMessages: sql<[session: number, ids: readonly string[]]>(
     "DELETE FROM {messages} WHERE session = $1 AND id = ANY($2::text[])",
   ),

@@ -597,8 +597,13 @@ function editArguments(edit: Edit): readonly string[] {
       return [edit.op, edit.id, edit.digest, String(edit.createdAt ?? ""), edit.data];
     case "remove":
       return [edit.op, ...edit.ids];
-    case "truncateAfter":
-      return [edit.op, edit.id];
+    case "replaceAfter":
+      return [
+        edit.op,
+        edit.id,
+        patchArgument(edit.patch),
+        ...edit.records.flatMap(recordArguments),
+      ];
   }
 }
 

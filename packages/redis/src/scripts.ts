@@ -256,7 +256,7 @@ local details ${loadDetails}
 if ${happened} then ${returnUnchanged} end
 ${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local elements, found, place, replacement = {}, {}, nil, nil
+local elements, found, place, replacement, changes = {}, {}, nil, nil, false
 if operation == 'remove' then
   place = count
   for i = 7, #ARGV do
@@ -275,7 +275,16 @@ else
     if match(stored, '^%S+') == ARGV[8] then ${returnUnchanged} end
     if created == '' then created = match(stored, ' (%S+)') end
     replacement = ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id
-  elseif place == count - 1 then ${returnUnchanged} end
+  else
+    local kept = {'duplicate'}
+    for i = 9, #ARGV, 2 do
+      local one = tonumber(call('HGET', places, ARGV[i]))
+      if one and one <= place then kept[#kept + 1] = ARGV[i] end
+    end
+    if #kept > 1 then return kept end
+    if ARGV[8] ~= '' then ${apply("ARGV[8]")} end
+    if place == count - 1 and #ARGV == 8 and not changes then ${returnUnchanged} end
+  end
 end
 local changed, first = details, false
 edited = next
@@ -305,6 +314,13 @@ else
   for first = place + 1, count - 1, 100 do call('HDEL', places, unpack(idsFrom(first))) end
   call('LTRIM', messages, 0, place)
   count = place + 1
+  local placed = {}
+  for i = 9, #ARGV, 2 do
+    placed[#placed + 1], placed[#placed + 2] = ARGV[i], format('%.0f', count)
+    elements[#elements + 1] = ARGV[i + 1]
+    count = count + 1
+  end
+  if #placed > 0 then call('HSET', places, unpack(placed)) end
 end
 ${endWriting}
 `,

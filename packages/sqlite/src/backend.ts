@@ -16,6 +16,7 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
+  patchChanges,
   type Range,
   redact,
   SchemaError,
@@ -110,13 +111,16 @@ export class SqliteBackend implements ChatStoreBackend {
   }
 
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
+    let erases = false;
     const change = (sql: Statements): Outcome => {
+      erases = false; // it may run again
       const taken = takeSession(key, sql);
       const { found } = taken;
       const verdict = judgeVersion(found?.session, write);
       if (verdict !== undefined) return verdict;
       if (edit.op === "remove") {
         const removed = found === undefined ? 0 : removeMessages(found, edit.ids, sql);
+        erases = removed > 0;
         return removed === 0
           ? unchanged(found?.session)
           : save(key, taken, { removed }, write, sql);
@@ -126,15 +130,23 @@ export class SqliteBackend implements ChatStoreBackend {
         return { status: "missing", ids: [edit.id] };
       }
       const [seq, digest] = message;
-      if (edit.op === "truncateAfter") {
+      if (edit.op === "replaceAfter") {
+        const { records: added, patch } = edit;
+        const ids = added.map(({ id }) => id).filter((id) => isUpTo(found, seq, id, sql));
+        if (ids.length > 0) return { status: "duplicate", ids };
         const removed = sql.deleteMessagesAfter.run({ session: found.id, seq }).changes;
-        return removed === 0 ? unchanged(found.session) : save(key, taken, { removed }, write, sql);
+        erases = removed > 0;
+        const state = patch?.state ? readState(found, sql) : {};
+        return removed + added.length === 0 && !patchChanges({ ...found.session, state }, patch)
+          ? unchanged(found.session)
+          : save(key, taken, { removed, added, patch }, write, sql);
       }
       if (digest === edit.digest) return unchanged(found.session);
+      erases = true;
       sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, found.id, seq);
       return save(key, taken, {}, write, sql);
     };
-    return this.#write(signal, change, isApplied);
+    return this.#write(signal, change, () => erases);
   }
 
   async replace(
@@ -398,6 +410,12 @@ function digestsOf(
   return digests;
 }
 
+/** Whether a message with this id stands at a place or before it. */
+function isUpTo(found: Stored, seq: number, id: string, sql: Statements): boolean {
+  const message = sql.findMessage.get(found.id, id);
+  return message !== undefined && message[0] <= seq;
+}
+
 function removeMessages(found: Stored, ids: readonly string[], sql: Statements): number {
   return ids.reduce((sum, id) => sum + sql.deleteMessage.run(found.id, id).changes, 0);
 }
@@ -459,10 +477,6 @@ function saveSession(
   const { version, messageCount, createdAt, updatedAt, expiresAt, title } = session;
   sql.updateSession.run(version, messageCount, lastSeq, createdAt, updatedAt, expiresAt, title, id);
   return id;
-}
-
-function isApplied({ status }: Outcome): boolean {
-  return status === "applied";
 }
 
 /** The messages of a range; `undefined`: the one that it names is not there. */

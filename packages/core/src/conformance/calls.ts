@@ -18,6 +18,7 @@ export const calls: Readonly<Record<string, Call>> = {
   deleteMessage: (store, key) => store.deleteMessage(key, 0),
   deleteLastMessage: (store, key) => store.deleteLastMessage(key),
   deleteMessagesAfter: (store, key) => store.deleteMessagesAfter(key, "a"),
+  replaceMessagesAfter: (store, key) => store.replaceMessagesAfter(key, "a", [say("x")]),
   deleteMessages: (store, key) => store.deleteMessages(key),
   setState: (store, key) => store.setState(key, { x: 1 }),
   setTitle: (store, key) => store.setTitle(key, "x"),

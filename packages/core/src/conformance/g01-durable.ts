@@ -98,6 +98,11 @@ function survives(subject: Subject): void {
         calls: [["deleteMessagesAfter", [a, "m0"]]],
         expected: ["0"],
       },
+      {
+        name: "replaceMessagesAfter",
+        calls: [["replaceMessagesAfter", [a, "m0", [say("x")]]]],
+        expected: ["0", "x"],
+      },
       { name: "deleteMessages", calls: [["deleteMessages", [a]]], expected: [] },
       { name: "forkSession", calls: [["forkSession", [a, b]]], expected: ["0", "1", "2"] },
       {

@@ -56,6 +56,8 @@ export function programOrdered(subject: Subject): void {
       (store) => store.addMessages(copy, [say("only in the copy", { id: "f" })]),
       (store) => store.readSession(key),
       (store) => store.setMessages(key, [say("z", { id: "z" })]),
+      (store) =>
+        store.replaceMessagesAfter(key, "z", [say("y", { id: "y" }), say("q", { id: "q" })]),
       (store) => store.deleteLastMessage(key),
       (store) => store.readSession(key),
       (store) => store.setTitle(key, null),

@@ -24,6 +24,8 @@ const conditional: Readonly<Record<string, ConditionalWrite>> = {
   deleteLastMessage: (handle, key, ifVersion) => handle.deleteLastMessage(key, { ifVersion }),
   deleteMessagesAfter: (handle, key, ifVersion) =>
     handle.deleteMessagesAfter(key, "a", { ifVersion }),
+  replaceMessagesAfter: (handle, key, ifVersion, label) =>
+    handle.replaceMessagesAfter(key, "a", [say(label)], { ifVersion }),
   setTitle: (handle, key, ifVersion, label) => handle.setTitle(key, label, { ifVersion }),
   setState: (handle, key, ifVersion, label) => handle.setState(key, { label }, { ifVersion }),
 };
@@ -207,6 +209,7 @@ export function withoutLostUpdates(subject: Subject): void {
       "removing absent state": () => store.setState(key, { other: null }),
       "the same message": () => store.updateMessage(key, "b", say("b")),
       "cutting after the last": () => store.deleteMessagesAfter(key, "c"),
+      "replacing nothing by nothing": () => store.replaceMessagesAfter(key, "c", []),
       "removing past the end": () => store.deleteMessage(key, 3),
     };
     for (const [name, write] of Object.entries(nothing)) {

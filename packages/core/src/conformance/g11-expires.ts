@@ -21,6 +21,7 @@ const changes: Readonly<Record<string, Change>> = {
   deleteMessage: (store, key) => store.deleteMessage(key, 0),
   deleteLastMessage: (store, key) => store.deleteLastMessage(key),
   deleteMessagesAfter: (store, key) => store.deleteMessagesAfter(key, "a"),
+  replaceMessagesAfter: (store, key) => store.replaceMessagesAfter(key, "a", [say("new")]),
   setTitle: (store, key) => store.setTitle(key, "new"),
   setState: (store, key) => store.setState(key, { facts: "new" }),
 };
@@ -176,6 +177,7 @@ export function expires(subject: Subject): void {
     const edits: readonly ((key: string) => Promise<unknown>)[] = [
       (key) => refused(store.updateMessage(key, "a", say("x")), "MESSAGE_NOT_FOUND", loss),
       (key) => refused(store.deleteMessagesAfter(key, "a"), "MESSAGE_NOT_FOUND", loss),
+      (key) => refused(store.replaceMessagesAfter(key, "a", [say("x")]), "MESSAGE_NOT_FOUND", loss),
       (key) => refused(store.addMessages(key, ab, { ifVersion: "old" }), "VERSION_CONFLICT", loss),
       async (key) => same(await store.deleteLastMessage(key), nothing, loss),
       async (key) => same(await store.deleteMessage(key, 0), nothing, loss),

@@ -58,6 +58,17 @@ export function flatCost(subject: Subject): void {
       );
       holds(own <= 2, `An append with an id of the caller's own took ${own} round trips`);
     }
+    const [few = 0, many = 0] = await inTurn([small, long], async (key) => {
+      let { version } = await store.addMessages(key, [say("x", { id: "end" }), say("y")]);
+      ({ version } = await store.replaceMessagesAfter(key, "end", three(), { ifVersion: version }));
+      return roundTrips(namespace, () =>
+        store.replaceMessagesAfter(key, "end", three(), { ifVersion: version }),
+      );
+    });
+    holds(
+      many <= few,
+      `Replacing the end took ${few} round trips on a short history, ${many} on a long one`,
+    );
     for (const options of [{ last: 20 }, { after: idOf(0), limit: 20 }, { last: 0 }]) {
       const [few = 0, many = 0] = await inTurn([small, long], async (key) => {
         await store.getMessages(key, options);

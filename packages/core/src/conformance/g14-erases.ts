@@ -86,6 +86,16 @@ const erasures: Readonly<Record<string, Erasure>> = {
     erase: (store, key) => store.deleteMessagesAfter(key, "a"),
     left: 1,
   },
+  replaceMessagesAfter: {
+    write: threeMessages,
+    erase: (store, key) => store.replaceMessagesAfter(key, "a", [say("new")]),
+    left: 2,
+  },
+  "replaceMessagesAfter in a long session": {
+    write: manyMessages,
+    erase: (store, key) => store.replaceMessagesAfter(key, "a", [say("new")]),
+    left: 2,
+  },
   "deleteMessagesAfter in a long session": {
     write: manyMessages,
     erase: (store, key) => store.deleteMessagesAfter(key, "a"),

@@ -21,6 +21,7 @@ import { multiProcess } from "./g13-multi-process.js";
 import { erases } from "./g14-erases.js";
 import { lists } from "./lists.js";
 import { modelled } from "./model.js";
+import { replacing } from "./replacing.js";
 import { sessions } from "./sessions.js";
 import { loadSubject, type Subject, type SubjectOptions } from "./subject.js";
 
@@ -58,6 +59,7 @@ const suites = {
 
 function semantics(subject: Subject): void {
   describe("sessions", () => sessions(subject));
+  describe("replacing the end", () => replacing(subject));
   describe("lists", () => lists(subject));
   describe("configuration", () => configuration(subject));
 }

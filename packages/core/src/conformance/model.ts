@@ -19,6 +19,12 @@ type Call = { readonly key: number; readonly condition: Condition } & (
   | { readonly method: "insert"; readonly message: NewMessage; readonly index: number }
   | { readonly method: "updateMessage"; readonly at: number; readonly message: NewMessage }
   | { readonly method: "deleteMessagesAfter"; readonly at: number }
+  | {
+      readonly method: "replaceMessagesAfter";
+      readonly at: number;
+      readonly messages: NewMessage[];
+      readonly title: string | undefined;
+    }
   | { readonly method: "deleteMessage"; readonly index: number }
   | { readonly method: "deleteLastMessage" | "deleteMessages" | "readSession" }
   | { readonly method: "page"; readonly at: number; readonly back: boolean; readonly limit: number }
@@ -72,6 +78,11 @@ class Side {
         return store.updateMessage(key, await idAt(store, key, call.at), call.message, options);
       case "deleteMessagesAfter":
         return store.deleteMessagesAfter(key, await idAt(store, key, call.at), options);
+      case "replaceMessagesAfter": {
+        const id = await idAt(store, key, call.at);
+        const { messages, title } = call;
+        return store.replaceMessagesAfter(key, id, messages, { ...options, title });
+      }
       case "deleteMessage":
         return store.deleteMessage(key, call.index);
       case "deleteLastMessage":
@@ -299,6 +310,14 @@ const single: fc.Arbitrary<Call> = fc.oneof(
   { weight: 8, arbitrary: direct },
   { weight: 2, arbitrary: call("updateMessage", { at, message: fc.oneof(content, message) }) },
   { weight: 1, arbitrary: call("deleteMessagesAfter", { at }) },
+  {
+    weight: 2,
+    arbitrary: call("replaceMessagesAfter", {
+      at,
+      messages: fc.oneof(messages, many),
+      title: fc.option(anyString, { nil: undefined }),
+    }),
+  },
   { weight: 2, arbitrary: call("page", { at, back: fc.boolean(), limit }) },
   { weight: 1, arbitrary: call("forkSession", { to: key, at: fc.option(at, { nil: undefined }) }) },
   { weight: 1, arbitrary: call("listSessions", {}) },

@@ -11,6 +11,7 @@ const methods = [
   "deleteMessage",
   "deleteLastMessage",
   "deleteMessagesAfter",
+  "replaceMessagesAfter",
   "deleteMessages",
   "setState",
   "setTitle",
