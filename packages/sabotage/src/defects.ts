@@ -20,21 +20,8 @@ import {
   type StoredMessage,
   type Write,
 } from "@chatstore/core";
-import type { Guarantee } from "@chatstore/core/conformance";
-import type { Database } from "better-sqlite3";
-
-export interface Defect {
-  readonly breaks: Guarantee;
-  /** Methods that replace the sound ones. `engine` is a connection of its own to the sound backend's database. */
-  readonly backend?: (sound: ChatStoreBackend, engine: () => Database) => Partial<ChatStoreBackend>;
-  /** A store that replaces the sound one. */
-  readonly store?: new (
-    backend: ChatStoreBackend,
-    options: ChatStoreOptions,
-  ) => ChatStore;
-  /** Options that replace the given ones. */
-  readonly options?: (options: { path: string }) => { path: string };
-}
+import { type Defect, delegate } from "./defect.js";
+import { replacing } from "./replacing.js";
 
 const everything: Range = { from: "start" };
 
@@ -1100,25 +1087,6 @@ export const defects: Readonly<Record<string, Defect>> = {
         sound.replace(key, records, { title: null, ...patch }, write, signal),
     }),
   },
-};
 
-/** All methods of a backend, some of them replaced. */
-export function delegate(
-  backend: ChatStoreBackend,
-  replaced: Partial<ChatStoreBackend> = {},
-): ChatStoreBackend {
-  return {
-    name: backend.name,
-    capabilities: backend.capabilities,
-    open: (...args) => backend.open(...args),
-    read: (...args) => backend.read(...args),
-    append: (...args) => backend.append(...args),
-    edit: (...args) => backend.edit(...args),
-    replace: (...args) => backend.replace(...args),
-    erase: (...args) => backend.erase(...args),
-    list: (...args) => backend.list(...args),
-    purge: (...args) => backend.purge(...args),
-    close: () => backend.close(),
-    ...replaced,
-  };
-}
+  ...replacing,
+};

@@ -12,7 +12,8 @@ import {
 } from "@chatstore/core";
 import { SqliteBackend } from "@chatstore/sqlite";
 import Database from "better-sqlite3";
-import { type Defect, defects, delegate } from "./defects.js";
+import { type Defect, delegate } from "./defect.js";
+import { defects } from "./defects.js";
 
 export { defects };
 
@@ -68,6 +69,17 @@ function counted(backend: ChatStoreBackend): ChatStoreBackend {
       asked.calls++;
       asked.records += args[1].length;
       return backend.append(...args);
+    },
+    edit(...args) {
+      asked.calls++;
+      const [, edit] = args;
+      asked.records += edit.op === "replaceAfter" ? edit.records.length : 1;
+      return backend.edit(...args);
+    },
+    replace(...args) {
+      asked.calls++;
+      asked.records += args[1].length;
+      return backend.replace(...args);
     },
   });
 }

@@ -97,6 +97,7 @@ export function flatCost(subject: Subject): void {
       "a page": () => store.getMessages(key, { before: idOf(2_000), limit: 20 }),
       "the session": () => store.getSession(key),
       "a title": () => store.setTitle(key, "Kittens"),
+      "a new end": async () => store.replaceMessagesAfter(key, "own", [say("x")]),
     };
     for (const [name, call] of Object.entries(quick)) {
       const cost = await work(namespace, call);

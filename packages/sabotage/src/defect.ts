@@ -1,0 +1,37 @@
+import type { ChatStore, ChatStoreBackend, ChatStoreOptions } from "@chatstore/core";
+import type { Guarantee } from "@chatstore/core/conformance";
+import type { Database } from "better-sqlite3";
+
+export interface Defect {
+  readonly breaks: Guarantee;
+  /** Methods that replace the sound ones. `engine` is a connection of its own to the sound backend's database. */
+  readonly backend?: (sound: ChatStoreBackend, engine: () => Database) => Partial<ChatStoreBackend>;
+  /** A store that replaces the sound one. */
+  readonly store?: new (
+    backend: ChatStoreBackend,
+    options: ChatStoreOptions,
+  ) => ChatStore;
+  /** Options that replace the given ones. */
+  readonly options?: (options: { path: string }) => { path: string };
+}
+
+/** All methods of a backend, some of them replaced. */
+export function delegate(
+  backend: ChatStoreBackend,
+  replaced: Partial<ChatStoreBackend> = {},
+): ChatStoreBackend {
+  return {
+    name: backend.name,
+    capabilities: backend.capabilities,
+    open: (...args) => backend.open(...args),
+    read: (...args) => backend.read(...args),
+    append: (...args) => backend.append(...args),
+    edit: (...args) => backend.edit(...args),
+    replace: (...args) => backend.replace(...args),
+    erase: (...args) => backend.erase(...args),
+    list: (...args) => backend.list(...args),
+    purge: (...args) => backend.purge(...args),
+    close: () => backend.close(),
+    ...replaced,
+  };
+}
