@@ -67,7 +67,10 @@ export interface Patch {
 
 /** Every write is atomic, durable once resolved, and serialised per session over all processes. */
 export interface Write {
-  /** Stored as the session's new version. Already stored: this write has happened; the outcome is `unchanged`. */
+  /**
+   * Stored as the session's new version. Already stored: this write has happened, and the outcome is `unchanged`, of `version:
+   * next`. So it is where others have written since and the engine remembers that `next` once was the version.
+   */
   readonly next: Version;
   /** The version the session must have; `null`: it must be absent; absent: any. */
   readonly ifVersion?: Version | null;
@@ -77,7 +80,10 @@ export interface Write {
 
 /** What a write did. A failing engine is a thrown `BackendError`; everything else is an outcome. */
 export type Outcome =
-  /** `version` is `null` when nothing was to be done on an absent session. */
+  /**
+   * `version` is the one that this write made; when there was nothing to do, the session's, `null` when it is absent.
+   * `messageCount` is what this write left, or, where others have written since, the session's now.
+   */
   | {
       readonly status: "applied" | "unchanged";
       readonly version: Version | null;
@@ -155,6 +161,8 @@ export type MigrateMode = "auto" | "check" | "off";
  * - Core waits no longer than until a method's `signal` aborts. A method that knows more then than that time is over (that
  *   nothing was sent, for example) rejects with it at once. After that it begins nothing more.
  * - A method leaves no listener on its `signal`: a later call may get the same one.
+ * - The same write comes again, under the same `next`, when an answer was lost. A backend need not remember more than the
+ *   session's version: core knows that a repetition met what others wrote since, and never passes it off as this write's.
  * - Calls come concurrently. Calls on one session of one handle never overlap.
  */
 export interface ChatStoreBackend {

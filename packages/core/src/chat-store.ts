@@ -21,18 +21,21 @@ import {
   BackendError,
   type ChatStoreError,
   ClosedError,
+  CorruptSessionError,
   DuplicateMessageError,
   InvalidMessageError,
   InvalidOptionsError,
   LimitExceededError,
   MessageNotFoundError,
   SessionNotFoundError,
+  UnsupportedFormatError,
   VersionConflictError,
 } from "./errors.js";
 import type { NewMessage, StoredMessage } from "./messages.js";
 import { type Lanes, OperationQueue } from "./operation-queue.js";
 import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope, userKey } from "./session-key.js";
+import { setBackend } from "./store-backend.js";
 import { fromPortable, toPortable } from "./text.js";
 import { throwFailures, WritePromise } from "./write-promise.js";
 
@@ -57,6 +60,8 @@ const defaultLimits: Limits = {
 
 const maxTitleBytes = 1_024;
 const maxPageSize = 1_000;
+/** Of a user's sessions so many are looked at before an erasure: several may have changed at one instant. */
+const newestSessions = 20;
 /** A hundred years: expiry stays a date that every engine can hold. */
 const maxTtl = 100 * 365 * 24 * 3_600_000;
 /** setTimeout's own maximum. */
@@ -92,8 +97,12 @@ export interface ChatStoreOptions {
 
 /** What a write did. */
 export interface WriteResult {
-  /** The session's version now, for a later `ifVersion`. `null`: the session does not exist. */
+  /**
+   * The version that this write made, for a later `ifVersion`: when somebody has written since, that conflicts. Of a write
+   * that had nothing to do the session's version, which others may have made. `null`: the session does not exist.
+   */
   readonly version: Version | null;
+  /** How many messages the write left. When its answer was lost and others wrote before it was repeated: how many there are now. */
   readonly messageCount: number;
 }
 
@@ -197,6 +206,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   constructor(backend: ChatStoreBackend, options: ChatStoreOptions = {}) {
     this.#backend = backend;
+    setBackend(this, backend);
     this.#ttl = checkInteger("ttl", options.ttl, 1, maxTtl);
     this.#timeout = checkInteger("timeout", options.timeout, 1, maxTimeout) ?? 5_000;
     this.#limits = checkLimits(options.limits);
@@ -242,7 +252,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   addMessage(key: string, message: NewMessage<Options>, index?: number): Promise<WriteResult> {
     if (index === undefined) return this.addMessages(key, [message]);
     return this.#write(key, {}, (target) => {
-      const record = this.#encodeBatch([message])[0] as MessageRecord;
+      // Not fresh: a repetition looks for it.
+      const { fresh, ...record } = this.#encodeBatch([message])[0] as MessageRecord;
       checkPosition(index);
       return this.#compareAndSet(target, undefined, { from: "start" }, (records, write, signal) =>
         // A present id is judged where appending judges it (G5).
@@ -391,12 +402,24 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     });
   }
 
-  /** Erase the session: messages, state and title (G14). Does nothing to an absent one. */
+  /**
+   * Erase the session: messages, state and title (G14). Does nothing to an absent one.
+   *
+   * @throws BackendError with `outcome: "unknown"` when the connection broke and somebody has changed the session, or begun it
+   *   anew, since: a repetition would erase what others wrote after it.
+   */
   deleteMessages(key: string): Promise<WriteResult> {
     return this.#write(key, {}, async (target) => {
-      await this.#run(this.#lanes(target), (signal) =>
-        this.#backend.erase({ key: target }, signal),
-      );
+      let before: Version | undefined;
+      await this.#run(this.#lanes(target), async (signal, _, unknown) => {
+        const found = await ifReadable(
+          this.#backend.read(target, { from: "end", limit: 0 }, signal),
+        );
+        const version = typeof found === "object" ? found.session.version : undefined;
+        if (!unknown) before = version;
+        else if (version !== undefined && version !== before) throw unknownOutcome(target.id);
+        return this.#backend.erase({ key: target }, signal);
+      });
       return { version: null, messageCount: 0 };
     });
   }
@@ -437,7 +460,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       const source = toKey(from);
       const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
       const write = this.#newWrite(null);
-      const copy: Attempt<Outcome> = async (signal) => {
+      const look = async (signal: AbortSignal) => {
         const found = await this.#backend.read(source, { from: "start" }, signal);
         if (found === undefined || found === "missing") throw new SessionNotFoundError(from);
         const end = upTo === undefined ? -1 : found.records.findIndex(({ id }) => id === upTo);
@@ -445,9 +468,22 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
           throw new MessageNotFoundError(from, [fromPortable(upTo)]);
         const records = upTo === undefined ? found.records : found.records.slice(0, end + 1);
         const { title, state } = found.session;
-        return this.#backend.replace(target, records, { title, state }, write, signal);
+        return { records, patch: { title, state } };
       };
-      return this.#runWrite(target, write, copy, this.#lanes(source, target));
+      let copy: Awaited<ReturnType<typeof look>> | undefined;
+      return this.#runWrite(
+        target,
+        write,
+        async (signal, _, unknown) => {
+          // What may have been copied is what a repetition copies, whatever has become of its source.
+          if (!unknown) copy = undefined;
+          copy ??= await look(signal);
+          const { records, patch } = copy;
+          const outcome = await this.#backend.replace(target, records, patch, write, signal);
+          return unknown ? afterUnknown(outcome, target, write) : outcome;
+        },
+        this.#lanes(source, target),
+      );
     });
   }
 
@@ -471,9 +507,10 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
           session.expiresAt === undefined ? null : checkDate("expiresAt", session.expiresAt),
       };
       const write = { ...this.#newWrite(null), times };
-      return this.#runWrite(target, write, (signal) =>
-        this.#backend.replace(target, records, patch, write, signal),
-      );
+      return this.#runWrite(target, write, async (signal, _, unknown) => {
+        const outcome = await this.#backend.replace(target, records, patch, write, signal);
+        return unknown ? afterUnknown(outcome, target, write) : outcome;
+      });
     });
   }
 
@@ -552,7 +589,10 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   /**
    * Erase a user: all sessions, expired and orphaned data included (G14). Sessions created meanwhile are untouched.
-   * Resolves to the number of sessions erased.
+   * Resolves to the number of sessions erased; where an answer was lost, to the number of those that were left to the repetition.
+   *
+   * @throws BackendError with `outcome: "unknown"` when the connection broke and somebody has changed or begun a session of
+   *   this user since.
    */
   deleteSessions(scope: {
     readonly tenant?: string | undefined;
@@ -564,9 +604,15 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
         const target = toScope(scope);
         const lane = sessionKey(scope);
         const waits = this.#queue.busy(laneOfScope(lane));
-        return this.#run({ takes: [`user ${lane}`], waits }, (signal) =>
-          this.#backend.erase({ scope: target }, signal),
-        );
+        let before: readonly SessionRecord[] = [];
+        return this.#run({ takes: [`user ${lane}`], waits }, async (signal, _, unknown) => {
+          const newest = { scope: target, limit: newestSessions };
+          const page = await ifReadable(this.#backend.list(newest, signal));
+          const sessions = page?.sessions ?? [];
+          if (!unknown) before = sessions;
+          else if (haveChanged(sessions, before)) throw unknownOutcome(lane);
+          return this.#backend.erase({ scope: target }, signal);
+        });
       },
       (error) => this.#dropped(error),
     );
@@ -668,10 +714,11 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
         return unchanged(typeof found === "object" ? found.session : undefined);
       });
     }
-    return this.#runWrite(target, write, (signal, attempt) => {
+    return this.#runWrite(target, write, async (signal, attempt, unknown) => {
       // After a first attempt an id may be stored that was fresh before.
       const batch = attempt === 1 ? records : records.map(({ fresh, ...record }) => record);
-      return this.#backend.append(target, batch, patch, write, signal);
+      const outcome = await this.#backend.append(target, batch, patch, write, signal);
+      return unknown ? afterUnknown(outcome, target, write) : outcome;
     });
   }
 
@@ -697,13 +744,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       for (;;) {
         planned ??= await this.#plan(target, write, range, signal);
         const outcome = await apply(planned.records, planned.write, signal);
+        if (unknown) return afterUnknown(outcome, target, planned.write);
         if (outcome.status !== "conflict") return outcome;
-        if (unknown) {
-          throw new BackendError(
-            `Session ${target.id} was changed by somebody else after an attempt of unknown outcome`,
-            { retryable: false, outcome: "unknown" },
-          );
-        }
         if (ifVersion !== undefined) return outcome;
         if (range === undefined) {
           // Nothing but the version was read, and the conflict told the new one. A pause would make it stale again.
@@ -843,6 +885,52 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   #refuseWhenClosed(): void {
     if (this.#refusing) throw new ClosedError();
   }
+}
+
+/**
+ * What an outcome says of a write after an attempt that may have happened. A repetition finds the session as others have left
+ * it since: what was done is no conflict then, and the version is not its own.
+ */
+function afterUnknown(outcome: Outcome, target: Key, write: Write): Outcome {
+  switch (outcome.status) {
+    case "conflict":
+    case "duplicate":
+      throw unknownOutcome(target.id);
+    case "unchanged":
+      // At the version that the write required, nobody has changed anything, neither has it.
+      return outcome.version === null || outcome.version === write.ifVersion
+        ? outcome
+        : { ...outcome, version: write.next };
+    default:
+      return outcome;
+  }
+}
+
+/** What was read of data that is to be erased; `undefined` where that is damaged. */
+async function ifReadable<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof CorruptSessionError || error instanceof UnsupportedFormatError) return;
+    throw error;
+  }
+}
+
+/** Whether one of a user's newest sessions was changed, or begun, since others were the newest. */
+function haveChanged(
+  sessions: readonly SessionRecord[],
+  before: readonly SessionRecord[],
+): boolean {
+  const last = before[0]?.updatedAt ?? Number.NEGATIVE_INFINITY;
+  const versions = new Set(before.map(({ version }) => version));
+  return sessions.some(({ updatedAt, version }) => updatedAt >= last && !versions.has(version));
+}
+
+function unknownOutcome(what: string): BackendError {
+  return new BackendError(
+    `${what} was changed by somebody else after an attempt of unknown outcome: read it again`,
+    { retryable: false, outcome: "unknown" },
+  );
 }
 
 /** A write that requires a version, and the records that belong to that. */

@@ -21,6 +21,7 @@ import {
   type Write,
 } from "@chatstore/core";
 import { type Defect, delegate } from "./defect.js";
+import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
 
 const everything: Range = { from: "start" };
@@ -1088,5 +1089,6 @@ export const defects: Readonly<Record<string, Defect>> = {
     }),
   },
 
+  ...outcomes,
   ...replacing,
 };

@@ -1,8 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { test } from "vitest";
+import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { holds, refused, rejection, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
+import { knowsOutcomes } from "./outcomes.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
 
@@ -34,6 +35,8 @@ const abc = ["a", "b", "c"].map((id) => say(id, { id }));
 /** Nobody's change is overwritten by somebody who had not seen it. */
 export function withoutLostUpdates(subject: Subject): void {
   const namespace = subject.namespace();
+
+  describe("a repetition of", () => knowsOutcomes(subject));
 
   for (const [name, write] of Object.entries(conditional)) {
     test(`${name} refuses another version than ifVersion`, async () => {
