@@ -19,6 +19,7 @@
  * | `UNSUPPORTED_FORMAT` | {@link UnsupportedFormatError} | upgrade Chatstore |
  * | `SCHEMA` | {@link SchemaError} | create or migrate the schema |
  * | `BACKEND_NOT_INSTALLED` | {@link BackendNotInstalledError} | run the command in the message |
+ * | `BACKEND_NOT_LOADED` | {@link BackendNotLoadedError} | look at `cause`; install again, or the same version as core |
  * | `QUEUE_FULL` | {@link QueueFullError} | the engine has been away for too long |
  */
 export type ErrorCode =
@@ -38,6 +39,7 @@ export type ErrorCode =
   | "UNSUPPORTED_FORMAT"
   | "SCHEMA"
   | "BACKEND_NOT_INSTALLED"
+  | "BACKEND_NOT_LOADED"
   | "QUEUE_FULL";
 
 /** The base of every error that Chatstore throws. */
@@ -217,14 +219,31 @@ export class SchemaError extends ChatStoreError {
   }
 }
 
-/** A backend named by URL or configuration is not installed. */
+/** A backend named by URL or configuration is not installed where the application can be expected to have it. */
 export class BackendNotInstalledError extends ChatStoreError {
+  /** What to install. */
   readonly packageName: string;
 
-  constructor(packageName: string, options: { cause?: unknown } = {}) {
+  /** @param where Which names were looked for, and from where. */
+  constructor(packageName: string, where: string) {
     super(
       "BACKEND_NOT_INSTALLED",
-      `The backend package ${packageName} is not installed. Run: npm install ${packageName}`,
+      `The backend package ${packageName} is not installed. Run: npm install ${packageName}. (${where}. ` +
+        "Where packages are not beside the application, as in a bundle, import the factory and give it: " +
+        "openChatStore({ backend: redisChatStore, … }))",
+    );
+    this.packageName = packageName;
+  }
+}
+
+/** A backend named by URL or configuration is installed, and cannot be used: it fails to load, or is of another version. */
+export class BackendNotLoadedError extends ChatStoreError {
+  readonly packageName: string;
+
+  constructor(packageName: string, reason: string, options: { cause?: unknown } = {}) {
+    super(
+      "BACKEND_NOT_LOADED",
+      `${packageName} is installed, and cannot be used: ${reason}`,
       options,
     );
     this.packageName = packageName;

@@ -10,7 +10,7 @@ export { decodeCursor, encodeCursor } from "./cursor.js";
 export * from "./errors.js";
 export { MemoryBackend, type MemoryChatStoreOptions, memoryChatStore } from "./memory-backend.js";
 export type * from "./messages.js";
-export { type ChatStoreConfig, openChatStore } from "./open.js";
+export { type ChatStoreConfig, type ChatStoreFactory, openChatStore } from "./open.js";
 export {
   type ParsedSessionKey,
   parseSessionKey,

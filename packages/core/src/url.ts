@@ -121,13 +121,13 @@ export function refuseUrl(name: string, reason: string, example: string): never 
 }
 
 /**
- * The scheme of a URL, lower-case; `undefined` for what cannot be one. `localhost:6379` and `user:password@host` have none:
- * a scheme is followed by `//`, or is one of `bare`.
+ * The scheme of a URL, lower-case; `undefined` for what cannot be one. `localhost:6379`, `user:password@host` and `C:\\x` have
+ * none: a scheme has two letters or more, and is followed by a path (`//host`, `/x`, `./x`), or is one of `bare`.
  */
 export function schemeOf(url: string, bare: readonly string[] = []): string | undefined {
-  const [, scheme = "", slashes] = /^([a-z][a-z0-9+.-]{0,63}):(\/\/)?/i.exec(url) ?? [];
+  const [, scheme = "", path] = /^([a-z][a-z0-9+.-]{1,63}):(\.{0,2}\/)?/i.exec(url) ?? [];
   const found = scheme.toLowerCase();
-  return found !== "" && (slashes !== undefined || bare.includes(found)) ? found : undefined;
+  return found !== "" && (path !== undefined || bare.includes(found)) ? found : undefined;
 }
 
 type Refuse = (reason: string) => never;

@@ -1,7 +1,4 @@
-import { execFile } from "node:child_process";
-import { tmpdir } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { promisify } from "node:util";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   BackendError,
@@ -13,7 +10,6 @@ import {
   InvalidOptionsError,
   MemoryBackend,
   memoryChatStore,
-  openChatStore,
   sessionKey,
   TimeoutError,
 } from "../src/index.ts";
@@ -278,47 +274,4 @@ describe("options", () => {
       /plain data/,
     );
   });
-});
-
-describe("openChatStore", () => {
-  test("opens by URL, by configuration, and by CHATSTORE_URL", async () => {
-    const one = await openChatStore("memory:shelf");
-    await one.addMessage(key, say("kept"));
-    const other = await openChatStore({ backend: "memory", name: "shelf", ttl: 60_000 });
-    expect(await other.getMessages(key)).toHaveLength(1);
-    vi.stubEnv("CHATSTORE_URL", "memory:shelf");
-    onTestFinished(() => void vi.unstubAllEnvs());
-    expect(await (await openChatStore()).getMessages(key)).toHaveLength(1);
-  });
-
-  test("says what is wrong, and what to do", async () => {
-    vi.stubEnv("CHATSTORE_URL", "");
-    onTestFinished(() => void vi.unstubAllEnvs());
-    await expect(openChatStore()).rejects.toThrow(/Set CHATSTORE_URL/);
-    await expect(openChatStore("mysql://me:secret@host/db")).rejects.toThrow(
-      /Known schemes: .*sqlite:/,
-    );
-    await expect(openChatStore("mysql://me:secret@host/db")).rejects.not.toThrow(/secret/);
-    await expect(openChatStore({})).rejects.toThrow(InvalidOptionsError);
-    await expect(openChatStore({ backend: "my-chatstore-dynamo" })).rejects.toThrow(
-      "npm install my-chatstore-dynamo",
-    );
-    await expect(openChatStore({ backend: "./nowhere.js" })).rejects.toThrow(/no backend module/);
-    await expect(openChatStore({ backend: "fast-check" })).rejects.toThrow(/default export/);
-  });
-});
-
-test("in a project without the backend's package the error has the command that installs it", async () => {
-  // A process of its own, in an empty folder: this one's module path sees the whole workspace.
-  const core = new URL("../dist/index.js", import.meta.url).href;
-  const script = `import("${core}").then((core) => core.openChatStore("redis://me:secret@localhost"))
-    .catch(({ code, message }) => console.log(JSON.stringify({ code, message })))`;
-  const { stdout } = await promisify(execFile)(process.execPath, ["--eval", script], {
-    cwd: tmpdir(),
-    env: { ...process.env, NODE_PATH: "" },
-  });
-  const { code, message } = JSON.parse(stdout);
-  expect(code).toBe("BACKEND_NOT_INSTALLED");
-  expect(message).toContain("npm install @chatstore/redis");
-  expect(message).not.toContain("secret");
 });

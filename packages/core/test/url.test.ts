@@ -149,7 +149,8 @@ test("no URL, however wrong, is shown in part", () => {
 
 test("a scheme is told from a host, a user and a drive", () => {
   expect(schemeOf("MySQL://x")).toBe("mysql");
-  expect(schemeOf("sqlite:./x", ["sqlite"])).toBe("sqlite");
+  expect(schemeOf("sqlite:x", ["sqlite"])).toBe("sqlite");
+  expect(schemeOf("duckdb:./x")).toBe("duckdb");
   for (const url of ["localhost:6379", "me:secret@host", "C:\\chat.db", "", "://x", "1a://x"]) {
     expect(schemeOf(url, ["sqlite"]), url).toBeUndefined();
   }
