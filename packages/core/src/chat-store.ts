@@ -666,9 +666,10 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     if (backlogsOf(this).size > 0) await this.#writeBacklogs();
     this.#refusing = true;
     await this.#queue.drained();
-    clearTimeout(stop);
     this.#runner.stop();
     await this.#backend.close();
+    // Not before: a backend may have nothing open that a process would wait for, and it must not end in the middle.
+    clearTimeout(stop);
     await this.#settle();
   }
 

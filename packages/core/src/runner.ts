@@ -139,6 +139,8 @@ export class Runner {
     const running = { controller, deadline, reject: () => {}, index: this.#running.length };
     this.#running.push(running);
     if (deadline < this.#due) this.#watch(deadline);
+    // The process waits for what is under way, also where the backend just then has nothing open that it would wait for.
+    if (running.index === 0) this.#timer?.ref();
     return running;
   }
 
@@ -148,6 +150,7 @@ export class Runner {
       this.#running[index] = last;
       last.index = index;
     }
+    if (this.#running.length === 0) this.#timer?.unref();
     if (!controller.signal.aborted && this.#spare.length < maxSpare) this.#spare.push(controller);
   }
 
@@ -155,8 +158,9 @@ export class Runner {
     clearTimeout(this.#timer);
     this.#due = due;
     if (due === Number.POSITIVE_INFINITY) return;
-    // It outlives the operations, and must not keep a process from ending.
-    this.#timer = setTimeout(() => this.#expire(), due - performance.now()).unref();
+    // It outlives the operations, and must not keep a process from ending then.
+    this.#timer = setTimeout(() => this.#expire(), due - performance.now());
+    if (this.#running.length === 0) this.#timer.unref();
   }
 
   /** Abort what is overdue, and wait for the others. */

@@ -84,6 +84,8 @@ export class Connections {
       ? source
       : new pg.Pool({
           keepAlive: true,
+          // A process that forgets to close the store ends all the same.
+          allowExitOnIdle: true,
           fallback_application_name: "chatstore",
           connectionTimeoutMillis: timeout + graceTime,
           ...source,

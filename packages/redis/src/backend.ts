@@ -2,11 +2,9 @@ import {
   BackendError,
   type Capabilities,
   type ChatStoreBackend,
-  CorruptSessionError,
   decodeCursor,
   type Edit,
   encodeCursor,
-  InvalidOptionsError,
   type Key,
   type ListQuery,
   type MessageRecord,
@@ -15,14 +13,21 @@ import {
   type Range,
   type Scope,
   type SessionRecord,
-  UnsupportedFormatError,
   type Write,
 } from "@chatstore/core";
-import { checkUrl } from "./client.js";
 import { Connection, type Reply } from "./connection.js";
 import type { RedisChatStoreOptions } from "./index.js";
+import { checkOptions } from "./options.js";
 import * as scripts from "./scripts.js";
 import { inspectServers } from "./server.js";
+import {
+  damage,
+  formatError,
+  parseHeader,
+  recordArguments,
+  toRecord,
+  toSession,
+} from "./stored-texts.js";
 
 /** So much of a long history is read or replaced by one command: it keeps the server from everything else. */
 const partMessages = 500;
@@ -37,7 +42,7 @@ const partSessions = 100;
 const usersAtOnce = 8;
 /** A handle registers a user anew after so many milliseconds, should the server have lost the entry. */
 const registerAgainAfter = 3_600_000;
-/** So many users are remembered as registered. */
+/** So many users are remembered. */
 const maxRemembered = 10_000;
 
 type SessionKeys = ReturnType<typeof scripts.sessionKeys>;
@@ -61,6 +66,11 @@ export class RedisBackend implements ChatStoreBackend {
   #survives: Capabilities["survives"] = "process";
   /** When this handle has registered which user. */
   readonly #registered = new Map<string, number>();
+  /** Erasures of users that have not come to an end: how many sessions they have erased, and which they may have. */
+  readonly #unanswered = new Map<
+    string,
+    { readonly erased: number; readonly ids: readonly string[] }
+  >();
   #purged: string | undefined;
 
   constructor(options: RedisChatStoreOptions) {
@@ -174,17 +184,47 @@ export class RedisBackend implements ChatStoreBackend {
       "key" in target
         ? [target.key.id]
         : await this.#send((client) => client.zrange(list, 0, -1), signal);
-    let erased = 0;
+    if ("key" in target) return this.#eraseSome(tag, ids, { erased: 0, ids: [] }, signal);
+    // What a broken connection left open is counted by the repetition, which finds it erased.
+    const left = new Set(ids);
+    const before = this.#unanswered.get(tag);
+    const gone = before?.ids.filter((id) => !left.has(id)).length ?? 0;
+    const progress = { erased: (before?.erased ?? 0) + gone, ids: [] };
+    if (this.#unanswered.size >= maxRemembered) this.#unanswered.clear();
+    this.#unanswered.set(tag, progress);
+    const erased = await this.#eraseSome(tag, ids, progress, signal);
+    this.#unanswered.delete(tag);
+    return erased;
+  }
+
+  /** @param progress Kept up to date, for when it breaks off: how many were erased, and which may have been. */
+  async #eraseSome(
+    tag: string,
+    ids: readonly string[],
+    progress: { erased: number; ids: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<number> {
+    const list = scripts.sessionsKey(this.#prefix, tag);
     let hasMore = 0;
     for (let first = 0; first < ids.length; first += partSessions) {
-      const some = ids.slice(first, first + partSessions);
-      const keys = some.flatMap((id) => Object.values(scripts.sessionKeys(this.#prefix, tag, id)));
-      const reply = await this.#run(scripts.erase, [list, ...keys], some, signal);
-      erased += Number(reply[0]);
+      progress.ids = ids.slice(first, first + partSessions);
+      const keys = progress.ids.flatMap((id) =>
+        Object.values(scripts.sessionKeys(this.#prefix, tag, id)),
+      );
+      // A second run finds nothing.
+      const reply = await this.#run(
+        scripts.erase,
+        [list, ...keys],
+        progress.ids,
+        signal,
+        () => true,
+      );
+      progress.erased += Number(reply[0]);
+      progress.ids = [];
       hasMore = Number(reply[1]);
     }
     if (hasMore === 0) await this.#unregister(tag, signal);
-    return erased;
+    return progress.erased;
   }
 
   async list(query: ListQuery, signal: AbortSignal) {
@@ -298,6 +338,11 @@ export class RedisBackend implements ChatStoreBackend {
     const list = scripts.sessionsKey(this.#prefix, tag);
     const staged = script === scripts.replace ? [stagedMessages, stagedPlaces] : [];
     const { next, ifVersion, ttlMs } = write;
+    // Of what is only appended the session keeps no record but the messages: whose they are does not show.
+    const doubts = ([status, version]: Reply) =>
+      script === scripts.append &&
+      ["unchanged", "duplicate", "conflict"].includes(status as string) &&
+      version !== next;
     const attempt = (registered: boolean) => {
       const args = [
         next,
@@ -307,7 +352,7 @@ export class RedisBackend implements ChatStoreBackend {
         `${registered ? "registered" : ""} ${this.#options.waitReplicas ? "replicated" : ""}`,
         ...rest,
       ];
-      return this.#run(script, [messages, places, list, ...staged], args, signal);
+      return this.#run(script, [messages, places, list, ...staged], args, signal, doubts);
     };
 
     // The list of users lives in another slot, so it cannot change in the same step. A user is registered before the first
@@ -467,8 +512,9 @@ export class RedisBackend implements ChatStoreBackend {
     keys: readonly string[],
     args: readonly string[],
     signal: AbortSignal,
+    doubts?: (reply: Reply) => boolean,
   ): Promise<Reply> {
-    const reply = await this.#open().run(script, keys, args, signal);
+    const reply = await this.#open().run(script, keys, args, signal, doubts);
     const [status, detail] = reply;
     if (status === "corrupt") throw damage(keys[0] as string, String(detail));
     if (status === "format") throw formatError(keys[0] as string, String(detail));
@@ -504,87 +550,6 @@ function toOutcome(reply: Reply): Outcome {
         { retryable: true, outcome: "not-applied" },
       );
   }
-}
-
-/**
- * @param outside Details that the header has no room for.
- * @returns `isWhole`: whether the details are known. Lists do without.
- */
-function toSession(id: string, header: string, outside = "") {
-  const fields = parseHeader(id, header);
-  const { version, count, created, updated, expires, edited, title } = fields;
-  const details = fields.details === "@" ? outside : fields.details;
-  const isWhole = details !== "";
-  const session: SessionRecord = {
-    key: id,
-    version,
-    messageCount: Number(count),
-    createdAt: Number(created),
-    updatedAt: Number(updated),
-    expiresAt: expires === "-" ? null : Number(expires),
-    title: title === "-" ? null : title.slice(1),
-    state: details === "" || details === "-" ? {} : JSON.parse(details).state,
-  };
-  return { session, edited, isWhole };
-}
-
-const headerForm =
-  /^session 1 (?<version>\S+) (?<count>\d+) (?<created>\S+) (?<updated>\S+) (?<expires>\S+) (?<edited>\S+) (?<details>[^\n]*)\n(?<title>.*)$/s;
-type Header = Record<
-  "version" | "count" | "created" | "updated" | "expires" | "edited" | "details" | "title",
-  string
->;
-
-function parseHeader(id: string, header: string): Header {
-  const fields = headerForm.exec(header)?.groups;
-  if (fields === undefined) throw formatError(id, /^session (\S+)/.exec(header)?.[1] ?? "");
-  return fields as Header;
-}
-
-function formatError(where: string, format: string): Error {
-  return /^\d+$/.test(format) && format !== "1"
-    ? new UnsupportedFormatError(
-        `The session at ${where} has format version ${format}, this Chatstore reads 1: upgrade it`,
-      )
-    : new CorruptSessionError(`The session at ${where} has no valid header`);
-}
-
-function damage(where: string, what: string): Error {
-  return new CorruptSessionError(
-    `The session at ${where} is damaged: ${what}. Redis evicts keys when its memory is full and maxmemory-policy is not ` +
-      "noeviction; otherwise somebody changed them. Restore a backup, or erase the session with deleteMessages()",
-  );
-}
-
-function recordArguments({ id, digest, data, createdAt }: MessageRecord): [string, string] {
-  return [id, `${digest} ${createdAt} ${data}\n${id}`];
-}
-
-function toRecord(message: string): MessageRecord {
-  const time = message.indexOf(" ") + 1;
-  const data = message.indexOf(" ", time) + 1;
-  const end = message.indexOf("\n", data);
-  if (time === 0 || data === 0 || end < 0) {
-    throw new CorruptSessionError("A stored message has not the form of a message");
-  }
-  return {
-    // Copied by this: a slice alone would keep all of the message in memory for as long as its id is there.
-    id: ` ${message.slice(end + 1)}`.slice(1),
-    digest: message.slice(0, time - 1),
-    data: message.slice(data, end),
-    createdAt: numberAt(message, time, data - 1),
-  };
-}
-
-/** A part of a text as a number: without a copy where it is all digits, since whole histories are made of these. */
-function numberAt(text: string, begin: number, end: number): number {
-  let number = 0;
-  for (let place = begin; place < end; place++) {
-    const digit = text.charCodeAt(place) - 0x30;
-    if (digit < 0 || digit > 9) return Number(text.slice(begin, end));
-    number = number * 10 + digit;
-  }
-  return number;
 }
 
 function patchArgument(patch: Patch | undefined): string {
@@ -633,30 +598,4 @@ function pairs(flat: readonly string[]): [string, string][] {
   const found: [string, string][] = [];
   for (let i = 0; i < flat.length; i += 2) found.push([flat[i] as string, flat[i + 1] as string]);
   return found;
-}
-
-function checkOptions(options: RedisChatStoreOptions): void {
-  const { prefix, waitReplicas, url, client, redis, cluster } = options;
-  const isName = (name: unknown) =>
-    typeof name === "string" && name.isWellFormed() && !/[{}]/.test(name);
-  if (prefix !== undefined && !isName(prefix)) {
-    throw new InvalidOptionsError(
-      `prefix is ${JSON.stringify(prefix)}; it must be text without braces, which Redis Cluster gives a meaning`,
-    );
-  }
-  if (waitReplicas !== undefined && !(Number.isInteger(waitReplicas) && waitReplicas >= 0)) {
-    throw new InvalidOptionsError(`waitReplicas is ${waitReplicas}; it must be a whole number`);
-  }
-  const ways = { url, client, redis, cluster };
-  const given = Object.entries(ways).filter(([, value]) => value !== undefined);
-  const names = given.map(([name]) => name).join(" and ");
-  if (given.length === 0) {
-    throw new InvalidOptionsError(
-      'Which Redis server? Give a url ("redis://localhost:6379"), a client, redis (options of ioredis) or cluster (nodes)',
-    );
-  }
-  if (given.length > 1 && names !== "url and redis" && names !== "redis and cluster") {
-    throw new InvalidOptionsError(`Give either a url, a client, or a cluster, not ${names}`);
-  }
-  if (url !== undefined) checkUrl(url);
 }

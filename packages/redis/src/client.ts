@@ -1,4 +1,4 @@
-import { InvalidOptionsError } from "@chatstore/core";
+import { parseServerUrl, refuseUrl } from "@chatstore/core";
 import { Cluster, type ClusterNode, type ClusterOptions, Redis, type RedisOptions } from "ioredis";
 import { withoutScript } from "./errors.js";
 
@@ -47,11 +47,15 @@ export function createClient(options: ConnectionOptions, patience: number): Redi
     reconnectOnError: (error: Error) => withoutScript(error.message).startsWith("READONLY"),
   };
   if (options.cluster !== undefined) {
-    return new Cluster([...options.cluster], {
+    const nodes = options.cluster.map((node) => (typeof node === "string" ? parseUrl(node) : node));
+    const named = options.cluster.find((node) => typeof node === "string");
+    // What one node's URL says of TLS and password holds for the nodes that it tells of, too.
+    const { host, port, ...common } = named === undefined ? {} : parseUrl(named);
+    return new Cluster(nodes as ClusterNode[], {
       slotsRefreshTimeout: patience,
       slotsRefreshInterval: 5_000,
       ...options.clusterOptions,
-      redisOptions: { ...connection, ...options.clusterOptions?.redisOptions },
+      redisOptions: { ...common, ...connection, ...options.clusterOptions?.redisOptions },
       lazyConnect: true,
       enableOfflineQueue: false,
       // Nor does a cluster's client send again later what its caller has given up by then.
@@ -60,17 +64,41 @@ export function createClient(options: ConnectionOptions, patience: number): Redi
     });
   }
   const retryStrategy = (attempt: number) => Math.min(25 * 2 ** Math.min(attempt, 10), 500);
-  return options.url === undefined
-    ? new Redis({ retryStrategy, ...connection })
-    : new Redis(options.url, { retryStrategy, ...connection });
+  const { tls, ...server } = options.url === undefined ? {} : parseUrl(options.url);
+  // What the options say of TLS, a certificate for example, is meant for the URL.
+  const secure = tls && { tls: options.redis?.tls ?? tls };
+  return new Redis({ retryStrategy, ...connection, ...server, ...secure });
 }
 
-/** Before ioredis takes anything else for a path or a host. The URL is not shown: where its password begins cannot be told. */
-export function checkUrl(url: string): void {
-  if (typeof url !== "string" || !/^rediss?:\/\/\S/.test(url) || !URL.canParse(url)) {
-    throw new InvalidOptionsError(
-      "The url is no Redis URL: write redis://user:password@host:6379/0, with TLS rediss://, and percent-encode special " +
-        "characters of the password",
-    );
+/**
+ * The parts of a URL, as ioredis takes them.
+ *
+ * @throws InvalidOptionsError that shows nothing of it.
+ */
+export function parseUrl(url: string): RedisOptions {
+  const rules = {
+    schemes: ["redis", "rediss"],
+    example: "redis://user:password@localhost:6379/0, with TLS rediss://",
+    parameters: ["db", "family"],
+  };
+  const { scheme, user, password, hosts, database, parameters } = parseServerUrl(url, rules);
+  const refuse = (reason: string) => refuseUrl("The url", reason, rules.example);
+  const db = database ?? parameters.get("db");
+  if (db !== null && !/^\d{1,9}$/.test(db)) {
+    refuse("has a database that is no number: Redis numbers them from 0");
   }
+  const family = parameters.get("family");
+  if (family !== null && !/^[046]$/.test(family)) {
+    refuse("has a family that is not 4, 6 or 0 (either)");
+  }
+  const [server] = hosts;
+  return {
+    ...(server && { host: server.host }),
+    ...(server?.port !== undefined && { port: server.port }),
+    ...(user !== undefined && { username: user }),
+    ...(password !== undefined && { password }),
+    ...(db !== null && { db: Number(db) }),
+    ...(family !== null && { family: Number(family) }),
+    ...(scheme === "rediss" && { tls: {} }),
+  };
 }

@@ -26,12 +26,29 @@ export class Connection {
   #becoming: Promise<void> | undefined;
   /** Commands without a reply. */
   #pending = 0;
+  /** How many connections have broken. */
+  #broken = 0;
   #gathering = false;
   readonly #onError = (error: Error) => {
     this.#lastError = error;
   };
   readonly #onReady = () => {
     this.#lastError = undefined;
+  };
+  readonly #onBreak = () => {
+    this.#broken++;
+  };
+  /**
+   * A process that forgets to close the store ends all the same: it is kept alive by core's operations, not by a connection that
+   * is idle, nor by the wait for the next one.
+   */
+  readonly #letEnd = () => {
+    const { stream, reconnectTimeout } = this.client as unknown as {
+      stream?: { unref(): void };
+      reconnectTimeout?: NodeJS.Timeout | null;
+    };
+    stream?.unref();
+    reconnectTimeout?.unref();
   };
 
   constructor(options: ConnectionOptions & { readonly timeout?: number | undefined }) {
@@ -45,6 +62,12 @@ export class Connection {
     // Without a listener ioredis writes errors to the console.
     this.client.on("error", this.#onError);
     this.client.on("ready", this.#onReady);
+    this.client.on("close", this.#onBreak);
+    this.client.on("-node", this.#onBreak);
+    if (this.#own && !isCluster(this.client)) {
+      this.client.on("connect", this.#letEnd);
+      this.client.on("reconnecting", this.#letEnd);
+    }
   }
 
   get #isReady(): boolean {
@@ -64,14 +87,21 @@ export class Connection {
     );
   }
 
-  /** Run a script, on the node that has its keys; with `waitReplicas` until the replicas have what it wrote. */
+  /**
+   * Run a script, on the node that has its keys; with `waitReplicas` until the replicas have what it wrote.
+   *
+   * @param doubts Whether a reply may be about a second run: a client of somebody's own, and a cluster's, send again by themselves
+   *   what a broken connection left without a reply. Then the outcome is unknown, and core knows what to do.
+   */
   async run(
     script: Script,
     keys: readonly string[],
     args: readonly string[],
     signal: AbortSignal,
+    doubts: (reply: Reply) => boolean = () => false,
   ): Promise<Reply> {
-    return this.send(async (client) => {
+    const broken = this.#broken;
+    const reply = await this.send(async (client) => {
       const call = (command: "evalsha" | "eval", code: string) => {
         const all = [code, String(keys.length), ...keys, ...args];
         return script.writes && this.#writes !== undefined
@@ -85,6 +115,13 @@ export class Connection {
         return (await call("eval", script.source)) as Reply;
       }
     }, signal);
+    if (broken !== this.#broken && doubts(reply)) {
+      throw new BackendError("The connection to Redis broke before the answer came", {
+        retryable: true,
+        outcome: "unknown",
+      });
+    }
+    return reply;
   }
 
   /** Send a command, unless it is too late for it. Core waits no longer than until the signal aborts, so nobody does here. */
@@ -118,15 +155,25 @@ export class Connection {
   async close(): Promise<void> {
     const { client } = this;
     client.off("ready", this.#onReady);
+    client.off("close", this.#onBreak);
+    client.off("-node", this.#onBreak);
     if (!this.#own) {
       client.off("error", this.#onError);
       return;
     }
-    if (client.status === "end") return;
+    const { status } = client;
+    if (status === "end") return;
     const ended = new Promise((resolve) => client.once("end", resolve));
     client.disconnect();
-    // A server that does not answer does not hold up the end.
-    await Promise.race([ended, delay(1_000, undefined, { ref: false })]);
+    // Between two connections nothing is open, and nothing says that it has ended.
+    if (status === "reconnecting" || status === "close") return;
+    // A server that does not answer does not hold up the end; until then the process waits for it.
+    const patience = new AbortController();
+    await Promise.race([
+      ended,
+      delay(1_000, undefined, { signal: patience.signal }).catch(() => undefined),
+    ]);
+    patience.abort();
   }
 
   /** Settles with the next news of the connection. */

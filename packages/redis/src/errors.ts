@@ -28,6 +28,17 @@ export function toBackendError(
   if (unsent.test(error.message)) {
     return toBackendError(reason ?? new Error("there is no connection"), "not-applied");
   }
+  if (error.name === "MaxRetriesPerRequestError") {
+    // Its advice is about an option that is set here, and says nothing of what happened.
+    return new BackendError(
+      `Redis failed: the connection broke before the answer came${because(reason)}`,
+      {
+        retryable: true,
+        outcome,
+        ...(reason && { cause: withoutSecrets(reason) }),
+      },
+    );
+  }
   const cause = withoutSecrets(error);
   const message = withoutScript(cause.message);
   const text = `${message}${adviceOn(message)}`;
@@ -41,6 +52,10 @@ export function toBackendError(
     outcome: isAnswer ? "not-applied" : outcome,
     cause,
   });
+}
+
+function because(reason: Error | undefined): string {
+  return reason === undefined ? "" : `: ${withoutSecrets(reason).message}`;
 }
 
 /** Redis 6 wraps the errors of commands that a script calls. */
@@ -63,8 +78,14 @@ function adviceOn(message: string): string {
 function withoutSecrets(error: Error & { code?: unknown }): Error {
   const bare = new Error(redact(error.message).replace(/, with args beginning with.*/s, ""));
   bare.name = error.name;
-  bare.stack = `${bare.name}: ${bare.message}\n${error.stack?.match(/^ +at .*/ms)?.[0] ?? ""}`;
+  bare.stack = `${bare.name}: ${bare.message}${framesOf(error)}`;
   return error.code === undefined ? bare : Object.assign(bare, { code: error.code });
+}
+
+/** A stack without the message, in which a line may look like one of the stack's. */
+function framesOf({ message, stack = "" }: Error): string {
+  const begin = stack.indexOf(message);
+  return begin < 0 ? "" : (/\n {4}at .*/s.exec(stack.slice(begin + message.length))?.[0] ?? "");
 }
 
 /** Whether an error is this error reply. */

@@ -17,8 +17,8 @@
  *
  * `session 1 <version> <count> <created> <updated> <expires> <edited> <details>`: format; number of messages; ms since 1970 by the
  * engine's clock, `-` where it never expires; the write that last changed messages other than by appending; `-` for none, or
- * `{"state":{"<entry>":"<JSON>"},"recent":"<version> <version>"}`, where `recent` are the latest writes that must not happen
- * twice, or `@` where that is in `places`.
+ * `{"state":{"<entry>":"<JSON>"},"recent":"<version>:<count> <version>:<count>"}`, where `recent` are the latest writes that must
+ * not happen twice and the numbers of messages that they left, or `@` where that is in `places`.
  *
  * `-`, or `+` and the title.
  *
@@ -36,7 +36,11 @@ export function usersKey(prefix: string): string {
 
 /** The hash tag of a user's keys, without its braces. */
 export function tagOf(target: Key | Scope): string {
-  if ("id" in target) return target.id.replace(/\/c:.*/, "");
+  if ("id" in target) {
+    // Not by a pattern: a conversation may hold what ends a line to some of them.
+    const end = target.id.indexOf("/c:");
+    return end < 0 ? target.id : target.id.slice(0, end);
+  }
   const { tenant, user } = target;
   return sessionKey({ tenant: tenant === "" ? undefined : tenant, user });
 }
@@ -123,17 +127,59 @@ elseif inline and inline ~= '-' then details = cjson.decode(inline)
 else details = {state = {}, recent = ''} end
 `;
 
-/** Whether this very write has happened already, perhaps with others after it. No details: doing it twice does no harm. */
-const happened = `
-header and (version == next or details and string.find(' ' .. details.recent .. ' ', ' ' .. next .. ' ', 1, true))
+/** Of so many writes that must not happen twice it is known that they have happened. */
+const maxRecent = 16;
+
+/**
+ * Who repeats a write that has happened, perhaps with others after it, is told what it left, not what they did. No
+ * details: doing it twice does no harm.
+ */
+const returnIfHappened = (before = "") => `
+local left_behind
+if header and version == next then
+  left_behind = format('%.0f', count)
+elseif header and details then
+  local _, at = string.find(' ' .. details.recent, ' ' .. next .. ':', 1, true)
+  left_behind = at and match(details.recent, '^%d+', at)
+end
+${before}
+if left_behind then
+  ${repeatHeader}
+  return {'unchanged', next, left_behind}
+end
+`;
+
+/** A write, so that WAIT waits for what an earlier attempt has written; one that a full server takes, since it begins by removing. */
+const repeatHeader = `
+if string.find(flags, 'replicated', 1, true) then
+  call('RPOP', messages)
+  call('RPUSH', messages, header)
+end
 `;
 
 /** The end of a block. */
 const returnUnchanged = `
 if not header then return {'unchanged', '', '0'} end
--- A write, so that WAIT waits for what an earlier attempt has written.
-if string.find(flags, 'replicated', 1, true) then call('LSET', messages, -1, header) end
+${repeatHeader}
 return {'unchanged', version, format('%.0f', count)}
+`;
+
+/**
+ * A full server refuses a script whose first write may take memory, and nothing of a script that has begun with another. So what
+ * frees memory begins with this, which fails, as that other one does, where a key of another kind is in the way.
+ */
+const allowWhenFull = "call('ZREM', sessions, '')";
+
+/** By how much the records from `ARGV[first]` are longer than the messages from a place on, as far as they are longer. */
+const weigh = (first: number, place: string) => `
+local more = 0
+for i = ${first}, #ARGV, 2 do more = more + #ARGV[i] end
+for begin = ${place}, count - 1, 100 do
+  if more <= 0 then break end
+  for _, message in ipairs(call('LRANGE', messages, begin, math.min(begin + 99, count - 1))) do
+    more = more - #message
+  end
+end
 `;
 
 const refuseConflict = `
@@ -146,16 +192,20 @@ local first = not header and call('EXISTS', sessions) == 0
 if first and not string.find(flags, 'registered', 1, true) then return {'unregistered'} end
 `;
 
-/** Applies a patch as JSON to details and title, and finds out whether that changes anything. */
+/**
+ * Applies a patch as JSON to details and title, and finds out whether that `changes` anything, and whether it is more than a removal
+ * (`grows`).
+ */
 const apply = (patch: string) => `
 local given = cjson.decode(${patch})
 if given.title then
   local before = title or '-'
   title = given.title == cjson.null and '-' or '+' .. given.title
+  if title ~= '-' then grows = true end
   changes = title ~= before
 end
 for name, value in pairs(given.state or {}) do
-  if value == cjson.null then value = nil end
+  if value == cjson.null then value = nil else grows = true end
   changes = changes or details.state[name] ~= value
   details.state[name] = value
 end
@@ -191,7 +241,11 @@ if header then call('RPOP', messages) end
 /** The second half: adds `elements`, and the header as `count`, `edited` and `title` are now. */
 const endWriting = `
 if changed then
-  changed.recent = string.sub(next .. ' ' .. changed.recent, 1, 16 * (#next + 1))
+  local recent = {next .. ':' .. format('%.0f', count)}
+  for one in string.gmatch(changed.recent, '%S+') do
+    if #recent < ${maxRecent} then recent[#recent + 1] = one end
+  end
+  changed.recent = table.concat(recent, ' ')
   local encoded, outside = cjson.encode(changed), inline == '@'
   inline = #encoded > ${maxInline} and '@' or encoded
   if inline == '@' then call('HSET', places, '', encoded)
@@ -220,7 +274,8 @@ export const append = script(
   `${loadToWrite}
 local details, changes = nil, false
 if ARGV[6] ~= '' then ${loadDetails} end
-if ${happened} then ${returnUnchanged} end
+${returnIfHappened()}
+local grows = #ARGV > 7
 if details then ${apply("ARGV[6]")} end
 
 local ids, known, elements, placed, duplicates = {}, {}, {}, {}, {'duplicate'}
@@ -242,6 +297,7 @@ ${refuseConflict}
 ${refuseUnregistered}
 count = count + #elements
 local changed = changes and details
+if not grows then ${allowWhenFull} end
 ${beginWriting()}
 if #placed > 0 then call('HSET', places, unpack(placed)) end
 ${endWriting}
@@ -253,10 +309,10 @@ export const edit = script(
   true,
   `${loadToWrite}
 local details ${loadDetails}
-if ${happened} then ${returnUnchanged} end
+${returnIfHappened()}
 ${refuseConflict}
 local operation, id = ARGV[6], ARGV[7]
-local elements, found, place, replacement, changes = {}, {}, nil, nil, false
+local elements, found, place, replacement, changes, grows = {}, {}, nil, nil, false, false
 if operation == 'remove' then
   place = count
   for i = 7, #ARGV do
@@ -275,6 +331,7 @@ else
     if match(stored, '^%S+') == ARGV[8] then ${returnUnchanged} end
     if created == '' then created = match(stored, ' (%S+)') end
     replacement = ARGV[8] .. ' ' .. created .. ' ' .. ARGV[10] .. '\\n' .. id
+    grows = #replacement > #stored
   else
     local kept = {'duplicate'}
     for i = 9, #ARGV, 2 do
@@ -284,10 +341,13 @@ else
     if #kept > 1 then return kept end
     if ARGV[8] ~= '' then ${apply("ARGV[8]")} end
     if place == count - 1 and #ARGV == 8 and not changes then ${returnUnchanged} end
+    ${weigh(10, "place + 1")}
+    grows = grows or more > 0
   end
 end
 local changed, first = details, false
 edited = next
+if not grows then ${allowWhenFull} end
 ${beginWriting()}
 local function idsFrom(first)
   local ids = call('LRANGE', messages, first, first + 99)
@@ -342,14 +402,20 @@ local details ${loadDetails}
 local stagedMessages, stagedPlaces = KEYS[4], KEYS[5]
 local place, total = tonumber(ARGV[6]), ARGV[7]
 local owner = call('HGET', stagedPlaces, '')
-local done = ${happened}
-if owner == next and (done or required ~= '' and required ~= '=' .. (version or '')) then
+${returnIfHappened(`
+if owner == next and (left_behind or required ~= '' and required ~= '=' .. (version or '')) then
   call('UNLINK', stagedMessages, stagedPlaces)
 end
-if done then ${returnUnchanged} end
+`)}
 ${refuseConflict}
 ${refuseUnregistered}
 if place == 0 then
+  -- Changes nothing, and tells whether the server is full: it may be, where what comes is no longer than what goes.
+  local probe = redis.pcall('ZADD', sessions, 'XX', 0, '')
+  if type(probe) == 'table' then
+    ${weigh(13, "0")}
+    if more > 0 or total == '' or not header then call('ZADD', sessions, 'XX', 0, '') else ${allowWhenFull} end
+  end
   local taken = owner and owner ~= next and total == ''
   if taken and call('PTTL', stagedPlaces) > ${stagingLife - stagingLease} then return {'busy'} end
   call('UNLINK', stagedMessages, stagedPlaces)
@@ -377,7 +443,7 @@ if call('HLEN', stagedPlaces) ~= total or call('LLEN', stagedMessages) ~= total 
   call('UNLINK', stagedMessages, stagedPlaces)
   return {'lost'}
 end
-local changed, changes = details, false
+local changed, changes, grows = details, false, false
 if ARGV[11] ~= '' then ${apply("ARGV[11]")} end
 elements, count, edited = {}, total, next
 ${beginWriting(`

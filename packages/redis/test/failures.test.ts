@@ -1,9 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { inspect } from "node:util";
 import { type Cut, startProxy, startRedisServer } from "@chatstore/engines";
 import { withEngine } from "@chatstore/engines/vitest";
 import { Redis } from "ioredis";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { toBackendError } from "../src/errors.ts";
 import * as redis from "../src/index.ts";
 import { beside, contents, key, openStore, refusal, say } from "./store.ts";
 
@@ -89,6 +91,68 @@ await withEngine(startRedisServer, ({ url }) => {
     });
   });
 
+  const repeatable: Record<string, (store: redis.ChatStore) => Promise<redis.WriteResult>> = {
+    setState: (store) => store.setState(key, { note: "mine" }),
+    setMessages: (store) => store.setMessages(key, [say("mine")]),
+    replaceMessagesAfter: (store) => store.replaceMessagesAfter(key, null, [say("mine")]),
+    deleteLastMessage: (store) => store.deleteLastMessage(key),
+  };
+  test.each(Object.entries(repeatable))(
+    "a repeated %s whose answer was lost never returns the version of somebody else",
+    async (_, write) => {
+      const proxy = await newProxy();
+      for (const [, options] of clients(proxy.url)) {
+        const prefix = newPrefix();
+        const store = openStore({ ...options, prefix });
+        const other = openStore({ url, prefix });
+        await store.addMessages(key, [say("one"), say("two")]);
+        // The server knows the scripts: what is cut below is the write itself.
+        await other.setMessages(key, [say("one"), say("two"), say("three")]);
+        await other.deleteLastMessage(key);
+        const happened = proxy.cutNext("after the request", "evalsha");
+        const writing = write(store);
+        await happened;
+        const theirs = await other.addMessage(key, say("theirs"));
+        const { version } = await writing;
+        expect(version).not.toBe(theirs.version);
+        const late = refusal(store.setMessages(key, [], { ifVersion: version }));
+        expect(await late).toMatchObject({ code: "VERSION_CONFLICT" });
+      }
+    },
+  );
+
+  test("an erasure whose answer was lost counts what it has erased", async () => {
+    const proxy = await newProxy();
+    for (const [, options] of clients(proxy.url)) {
+      const prefix = newPrefix();
+      const store = openStore({ ...options, prefix });
+      const keyOf = (conversation: string) => redis.sessionKey({ user: "bob", conversation });
+      for (const name of ["a", "b", "c"]) await store.addMessage(keyOf(name), say(name));
+      await store.deleteMessages(keyOf("c")); // the server knows the script from here on
+      await store.addMessage(keyOf("c"), say("c"));
+      const happened = proxy.cutNext("after the request", "evalsha");
+      const erasing = store.deleteSessions({ user: "bob" });
+      await happened;
+      expect(await erasing).toBe(3);
+      await store.addMessage(keyOf("d"), say("d"));
+      expect(await store.deleteSessions({ user: "bob" })).toBe(1);
+      expect(await store.deleteSessions({ user: "bob" })).toBe(0);
+    }
+  });
+
+  test("a broken connection is said to be one, in words that are not ioredis's", async () => {
+    const nobody = { host: "127.0.0.1", port: 1, maxRetriesPerRequest: 0, retryStrategy: () => 1 };
+    const client = new Redis(nobody);
+    onTestFinished(() => client.disconnect());
+    client.on("error", () => {});
+    const error: Error = await client.ping().catch((reason) => reason);
+    expect(error.message).toContain("maxRetriesPerRequest");
+    const said = toBackendError(error, "unknown", new Error("read ECONNRESET"));
+    expect(said.message).toMatch(/the connection broke before the answer came: read ECONNRESET$/);
+    expect(said).toMatchObject({ retryable: true, outcome: "unknown" });
+    expect(inspect(said)).not.toContain("maxRetriesPerRequest");
+  });
+
   test("a server that does not answer is a timeout, and later none", async () => {
     const proxy = await newProxy();
     const store = openStore({ url: proxy.url, prefix: newPrefix(), timeout: 1_000 });
@@ -128,6 +192,54 @@ await withEngine(startRedisServer, ({ url }) => {
     expect(await once(child, "close")).toEqual([0, null]);
     expect(performance.now() - start).toBeLessThan(6_000);
     expect(output).toMatch(/^open\n(TIMEOUT|BACKEND)\n$/);
+  });
+
+  /** How a process ends that runs this with a store. */
+  const runs = async (storeUrl: string, body: string, whenOpen: () => unknown) => {
+    const source = `import { redisChatStore, sessionKey } from ${JSON.stringify(built)};
+      const options = { url: ${JSON.stringify(storeUrl)}, prefix: "ends:", timeout: 2000 };
+      const store = redisChatStore(options);
+      const key = sessionKey({ user: "bob" });
+      await store.open();
+      console.log("open");
+      await new Promise((resolve) => process.stdin.once("data", resolve));
+      process.stdin.destroy();
+      ${body}`;
+    const child = spawn(process.execPath, ["--input-type=module", "--eval", source]);
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const ended = once(child, "close");
+    let errors = "";
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    await once(child.stdout, "data");
+    await whenOpen();
+    child.stdin.write("go\n");
+    return { ended: await ended, errors };
+  };
+
+  test("a process that closes its store while the server is away ends well", async () => {
+    const server = await startRedisServer();
+    onTestFinished(() => server.stop());
+    expect(await runs(server.url, "await store.close();", () => server.process.kill())).toEqual({
+      ended: [0, null],
+      errors: "",
+    });
+    await server.process.start();
+    const body = "await store.close(); await store.close(); console.log('closed');";
+    const standing = await runs(server.url, body, () => server.process.freeze());
+    expect(standing).toEqual({ ended: [0, null], errors: "" });
+    server.process.thaw();
+  });
+
+  test("a process that forgets to close its store ends once nothing is queued", async () => {
+    const server = await startRedisServer();
+    onTestFinished(() => server.stop());
+    const body = `for (const content of ["a", "b", "c"]) void store.addMessage(key, { role: "user", content });`;
+    expect(await runs(server.url, body, () => {})).toEqual({ ended: [0, null], errors: "" });
+    const store = openStore({ url: server.url, prefix: "ends:" });
+    expect(await contents(store, redis.sessionKey({ user: "bob" }))).toEqual(["a", "b", "c"]);
+    // Nor does it wait for a server that may never come back.
+    const away = await runs(server.url, "", () => server.process.kill());
+    expect(away).toEqual({ ended: [0, null], errors: "" });
   });
 
   test("a server that stands still and goes on keeps every message once", async () => {
@@ -191,22 +303,84 @@ await withEngine(startRedisServer, ({ url }) => {
     expect(await contents(store)).toEqual(["hello"]);
   });
 
-  test("a full server refuses new messages, gives back the old ones, and can be emptied", async () => {
-    const server = await startRedisServer({ "maxmemory-policy": "noeviction" });
-    onTestFinished(() => server.stop());
-    const store = openStore({ url: server.url, timeout: 500 });
-    await store.addMessage(key, say("one"));
-    const admin = beside(server.url);
-    await admin.config("SET", "maxmemory", "1");
-    const error = await refusal(store.addMessage(key, say("canary".repeat(1_000))));
-    expect(error).toMatchObject({ code: "BACKEND", retryable: true, outcome: "not-applied" });
-    expect(error.message).toMatch(/maxmemory/);
-    expect(await contents(store)).toEqual(["one"]);
-    await store.deleteMessages(key);
-    expect(await contents(store)).toEqual([]);
-    await admin.config("SET", "maxmemory", "0");
-    await store.addMessage(key, say("two"));
-    expect(await contents(store)).toEqual(["two"]);
+  describe("a full server", () => {
+    const long = "canary".repeat(100);
+    const abc = [say(`${long} a`, "a"), say(`${long} b`, "b"), say(`${long} c`, "c")];
+    /** A store with a session of three messages, on a server that has no memory left. */
+    const openFull = async (options: object = {}) => {
+      const server = await startRedisServer({ "maxmemory-policy": "noeviction" });
+      onTestFinished(() => server.stop());
+      const store = openStore({ url: server.url, timeout: 500, ...options });
+      await store.addMessages(key, abc);
+      await store.setState(key, { notes: long });
+      await store.setTitle(key, long);
+      const admin = beside(server.url);
+      await admin.config("SET", "maxmemory", "1");
+      return { server, store, admin };
+    };
+
+    test("refuses what takes memory, and gives back what is there", async () => {
+      const { store, admin } = await openFull();
+      for (const call of [
+        () => store.addMessage(key, say("canary")),
+        () => store.addMessage(key, say("canary"), 0),
+        () => store.setState(key, { more: "canary" }),
+        () => store.setTitle(key, "canary"),
+        () => store.updateMessage(key, "a", say(`${long}${long}`)),
+        () => store.replaceMessagesAfter(key, "b", [say(long), say("canary")]),
+        () => store.setMessages(key, [...abc, say(long)]),
+        () =>
+          store.setMessages(
+            key,
+            abc.map(({ content }) => say(`more ${content}`)),
+          ),
+        () => store.forkSession(key, redis.sessionKey({ user: "bob" })),
+      ]) {
+        const error = await refusal(call());
+        expect(error).toMatchObject({ code: "BACKEND", retryable: true, outcome: "not-applied" });
+        expect(error.message).toMatch(/maxmemory/);
+      }
+      expect(await contents(store)).toEqual(abc.map(({ content }) => content));
+      await store.deleteMessages(key);
+      expect(await contents(store)).toEqual([]);
+      await admin.config("SET", "maxmemory", "0");
+      await store.addMessage(key, say("two"));
+      expect(await contents(store)).toEqual(["two"]);
+    });
+
+    const freeing: Record<string, (store: redis.ChatStore) => Promise<unknown>> = {
+      deleteMessage: (store) => store.deleteMessage(key, 0),
+      deleteLastMessage: (store) => store.deleteLastMessage(key),
+      deleteMessagesAfter: (store) => store.deleteMessagesAfter(key, "a"),
+      "replaceMessagesAfter with less": (store) =>
+        store.replaceMessagesAfter(key, "a", [say("short")]),
+      "updateMessage to less": (store) => store.updateMessage(key, "b", say("short")),
+      "setMessages to less": (store) => store.setMessages(key, [say("short"), say("shorter")]),
+      "setMessages to nothing": (store) => store.setMessages(key, []),
+      "setState of nothing": (store) => store.setState(key, { notes: null }),
+      "setTitle to nothing": (store) => store.setTitle(key, null),
+      deleteMessages: (store) => store.deleteMessages(key),
+      deleteSessions: (store) => store.deleteSessions({ tenant: "acme", user: "alice" }),
+      purgeExpired: (store) => store.purgeExpired(),
+    };
+
+    test.each(Object.entries(freeing))("takes %s, which frees memory", async (_, free) => {
+      const { server, store, admin } = await openFull({ ttl: 3_600_000 });
+      const before = await store.readSession(key);
+      await free(store);
+      const after = await store.readSession(key);
+      const weight = (found: unknown) => JSON.stringify(found).length;
+      expect(weight(after)).toBeLessThanOrEqual(weight(before));
+      if (free !== freeing["purgeExpired"]) expect(after).not.toEqual(before);
+      expect(after.messages).toHaveLength(after.session?.messageCount ?? 0);
+      // By a handle that has not written before, too.
+      await admin.config("SET", "maxmemory", "0");
+      await store.setMessages(key, abc);
+      await store.setState(key, { notes: long });
+      await store.setTitle(key, long);
+      await admin.config("SET", "maxmemory", "1");
+      await free(openStore({ url: server.url, timeout: 500 }));
+    });
   });
 
   test("a server that becomes a replica refuses, and takes messages again as a master", async () => {

@@ -33,22 +33,10 @@ await withEngine(startRedisServer, (server) => {
     test.each([
       [{}, /Which Redis server/],
       [{ url, cluster: [url] }, /not url and cluster/],
-      [{ url, client: beside }, /not url and client/],
+      [{ url, client: {} }, /not url and client/],
       [{ url, waitReplicas: -1 }, /waitReplicas/],
     ])("%o is refused", (options, reason) => {
       expect(() => redis.redisChatStore(options as never)).toThrow(reason);
-    });
-
-    test.each([
-      "localhost:6379",
-      "http://localhost",
-      "redis://:hunter2@ho st",
-      "redis://:hunt/er2hunter2@host",
-      "REDISS://:hunter2@host",
-      5 as never,
-    ])("the URL %s is refused", (wrong) => {
-      expect(() => redis.redisChatStore({ url: wrong })).toThrow(/rediss:\/\//);
-      expect(() => redis.redisChatStore({ url: wrong })).not.toThrow(/hunter2/);
     });
 
     test("a client of one's own is used, and left open", async () => {
@@ -221,7 +209,7 @@ await withEngine(startRedisServer, (server) => {
       expect(header?.replace(details, "…")).toMatch(
         new RegExp(`^session 1 ${version} 2 ${times} ${edited} …\n\\+Kittens$`),
       );
-      expect(recent.split(" ")[0]).toBe(version);
+      expect(recent.split(" ")[0]).toBe(`${version}:2`);
       expect(await client.hgetall(`${session}:places`)).toEqual({ a: "0", b: "1" });
       expect(await client.zrange(list, 0, -1, "WITHSCORES")).toEqual([
         key,
