@@ -74,6 +74,22 @@ await withEngine(startPostgresServer, async (postgres) => {
     }
   }
 
+  test("a process that forgets to close its store ends once nothing is queued", async () => {
+    const child = inChild(
+      `for (const content of ["a", "b", "c"]) {
+        void store.addMessage(sessionKey({ user: "forgetful" }), { role: "user", content });
+      }`,
+      { url },
+    );
+    // pg's own patience with an idle connection is ten seconds: none of them is waited for.
+    const ended = once(child, "close");
+    const key = sessionKey({ user: "forgetful" });
+    await until("the messages", async () => (await texts(key)).length === 3);
+    const first = await Promise.race([ended, delay(8_000, "it lives on", { ref: false })]);
+    expect(first).toEqual([0, null]);
+    expect(await texts(key)).toEqual(["a", "b", "c"]);
+  });
+
   describe("a broken connection", () => {
     for (const where of ["before the request", "after the request", "in the reply"] as const) {
       test(`${where}: an append lands once`, async () => {
