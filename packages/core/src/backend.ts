@@ -57,6 +57,8 @@ export interface SessionRecord {
   readonly title: string | null;
   /** Encoded JSON documents by entry name; names match `[A-Za-z][A-Za-z0-9_-]{0,63}`. `list()` may leave it empty. */
   readonly state: Readonly<Record<string, string>>;
+  /** Only in `list()`: nothing but the key is known, since what is stored is damaged or newer. Reading it says why. */
+  readonly unreadable?: true;
 }
 
 /** Merged into the session in the same atomic step as the messages. `null` removes; absent leaves alone. */

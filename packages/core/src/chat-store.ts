@@ -145,6 +145,11 @@ export interface SessionInfo {
   readonly updatedAt: Date;
   readonly expiresAt?: Date;
   readonly title?: string;
+  /**
+   * Only in lists: what is stored of it is damaged, or of a newer format. Reading it throws the error that says so; the
+   * other fields but `key` say nothing. Absent: it can be read.
+   */
+  readonly unreadable?: true;
 }
 
 /** A session with its state. */
@@ -976,6 +981,7 @@ function toSessionInfo(record: SessionRecord): SessionInfo {
     updatedAt: new Date(record.updatedAt),
     ...(record.expiresAt !== null && { expiresAt: new Date(record.expiresAt) }),
     ...(record.title !== null && { title: fromPortable(record.title) }),
+    ...(record.unreadable && { unreadable: true }),
   };
 }
 

@@ -1,16 +1,13 @@
 import { hash } from "node:crypto";
 import { stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
   applyPatch,
   type Capabilities,
   type ChatStoreBackend,
   CorruptSessionError,
-  decodeCursor,
   type Edit,
-  encodeCursor,
   InvalidOptionsError,
   judgeAppend,
   judgeVersion,
@@ -24,26 +21,31 @@ import {
   type Range,
   type Scope,
   type SessionRecord,
-  UnsupportedFormatError,
   unchanged,
   type Write,
 } from "@chatstore/core";
+import { extendedLines, linesFor, planOf } from "./edits.js";
 import {
   type Commit,
   closeBatch,
+  commitLine,
   folderOf,
   formatVersion,
   headerLine,
   messageLine,
   type Place,
+  partOf,
   placeOf,
 } from "./format.js";
 import { failedWith, removeFile, toFailure, unless } from "./fs-failure.js";
 import type { FileChatStoreOptions } from "./index.js";
+import { isExpired, Listing, nothingAbout, recordOf } from "./listing.js";
+import { directoryOf } from "./location.js";
 import { Locks } from "./lock.js";
 import { refuseLate } from "./open-file.js";
 import {
   IndexCache,
+  isUnreadable,
   type PageEnd,
   replaceSessionFile,
   type SessionFile,
@@ -59,8 +61,8 @@ const maxIndexedMessages = 250_000;
 const maxRecent = 1_000;
 /** A file is rewritten when this much of it, and half of it, was erased. */
 const minErasedBytes = 1024 * 1024;
-/** Sessions that a list looks at together. */
-const listedTogether = 16;
+/** So far apart are the commits within a batch that a new file begins with. */
+const partBytes = 64 * 1024;
 
 /** Milliseconds by which two processes may read the file system's clock differently. */
 const clockTolerance = 1_000;
@@ -105,6 +107,7 @@ export class FileBackend implements ChatStoreBackend {
   readonly capabilities: Capabilities;
   readonly #folder: StoreFolder;
   readonly #locks: Locks;
+  readonly #listing: Listing;
   readonly #indexes = new IndexCache(maxIndexedMessages);
   /** By key, of the sessions that were used last. */
   readonly #recent = new Map<string, Recent>();
@@ -120,6 +123,7 @@ export class FileBackend implements ChatStoreBackend {
     }
     this.#folder = new StoreFolder(directoryOf(options));
     this.#locks = new Locks(this.#folder.locks);
+    this.#listing = new Listing(this.#folder, this.#locks);
     this.#durable = survives === "host";
     this.capabilities = { multiProcess: true, survives, sweepsItself: false };
   }
@@ -241,7 +245,9 @@ export class FileBackend implements ChatStoreBackend {
   async list(query: ListQuery, signal: AbortSignal) {
     return guard(this.#folder.dir, async () => {
       await this.#folder.checkPresent();
-      return "scope" in query ? this.#listUser(query, signal) : this.#listAll(query, signal);
+      return "scope" in query
+        ? this.#listing.ofUser(query, signal)
+        : this.#listing.ofAll(query, signal);
     });
   }
 
@@ -302,6 +308,11 @@ export class FileBackend implements ChatStoreBackend {
     if (file === undefined) {
       return this.#rewrite(session, { lines: added, messageCount, ...after }, write);
     }
+    if (!file.isWhole) {
+      const about = applyPatch(await aboutOf(file), patch);
+      const lines = extendedLines(file, undefined, records);
+      return this.#rewrite(session, { lines, messageCount, ...about }, write);
+    }
     const { title, state } = file.commit;
     const changed = {
       ...(after.title !== before.title && { title: after.title }),
@@ -339,9 +350,20 @@ export class FileBackend implements ChatStoreBackend {
     const options = { durable, time: commit.updatedAt, signal };
     const writeContent = async (writer: SessionWriter) => {
       await writer.write(headerLine({ format: formatVersion, key: key.id, since }));
-      for await (const line of lines) await writer.write(line);
-      const { before, line } = closeBatch(writer.offset, { title, state }, commit);
-      await writer.write(before + line);
+      const about = closeBatch(writer.offset, { title, state }, commit);
+      await writer.write(about.before);
+      let written = 0;
+      let nextPart = writer.offset;
+      for await (const line of lines) {
+        // A single message is all or nothing in any case.
+        if (writer.offset >= nextPart && messageCount > 1) {
+          await writer.write(commitLine(partOf(about.commit, written)));
+          nextPart = writer.offset + partBytes;
+        }
+        await writer.write(line);
+        written++;
+      }
+      await writer.write(about.line);
     };
     const temporary = this.#folder.temporaryPath(place);
     for (;;) {
@@ -406,83 +428,6 @@ export class FileBackend implements ChatStoreBackend {
 
   async #removeTemporary(place: Place): Promise<void> {
     await removeFile(this.#folder.temporaryPath(place));
-  }
-
-  /** By modification time, which writers set to `updatedAt`: only the sessions of the page are opened. */
-  async #listUser(query: ListQuery & { readonly scope: Scope }, signal: AbortSignal) {
-    const { limit, cursor } = query;
-    const [lastTime, lastKey] =
-      cursor === undefined ? [Infinity, ""] : decodeCursor(cursor, ["number", "string"]);
-    const [tenant, user] = folderOf(query.scope);
-    const now = await this.#locks.now();
-    const names = await this.#folder.sessions(tenant, user);
-    const found = await Promise.all(
-      names.map(async (name) => {
-        const place: Place = [tenant, user, name];
-        const stats = await unless(["ENOENT"], () => stat(this.#folder.path(place)));
-        return stats && { place, time: Math.round(stats.mtimeMs) };
-      }),
-    );
-    const files = found
-      .filter((file) => file !== undefined)
-      .filter(({ time }) => time <= lastTime)
-      .sort((a, b) => b.time - a.time);
-    const sessions: SessionRecord[] = [];
-    for (let start = 0, end = 0; start < files.length; start = end) {
-      // Sessions of one instant stay together: the key orders them, and only their files know it.
-      end = Math.min(start + listedTogether, files.length);
-      while (end < files.length && files[end]?.time === files[end - 1]?.time) end++;
-      const group = await Promise.all(
-        files.slice(start, end).map(async ({ place, time }) => {
-          const record = await this.#record(place, now, signal);
-          return record && { time, record };
-        }),
-      );
-      const page = group
-        .filter((one) => one !== undefined)
-        .filter(({ time, record }) => time < lastTime || record.key > lastKey)
-        .sort((a, b) => b.time - a.time || (a.record.key < b.record.key ? -1 : 1));
-      for (const { time, record } of page) {
-        if (sessions.push(record) < limit) continue;
-        return { sessions, cursor: encodeCursor([time, record.key]) };
-      }
-    }
-    return { sessions };
-  }
-
-  /** In the order of folders and files. */
-  async #listAll(query: ListQuery & { readonly tenant?: string }, signal: AbortSignal) {
-    const { limit, cursor, tenant } = query;
-    const after =
-      cursor === undefined ? undefined : decodeCursor(cursor, ["string", "string", "string"]);
-    const now = await this.#locks.now();
-    const sessions: SessionRecord[] = [];
-    let group: Place[] = [];
-    const readGroup = async () => {
-      const records = await Promise.all(group.map((place) => this.#record(place, now, signal)));
-      sessions.push(...records.filter((record) => record !== undefined));
-      group = [];
-    };
-    for await (const place of this.#folder.places(tenant, after)) {
-      if (group.push(place) < Math.min(listedTogether, limit - sessions.length)) continue;
-      await readGroup();
-      if (sessions.length === limit) return { sessions, cursor: encodeCursor(place) };
-    }
-    await readGroup();
-    return { sessions };
-  }
-
-  /** A session as it is listed, without state; `undefined` when it is gone or has expired. */
-  async #record(
-    place: Place,
-    now: number,
-    signal: AbortSignal,
-  ): Promise<SessionRecord | undefined> {
-    const path = this.#folder.path(place);
-    return withSessionFile({ path }, "read", signal, async (file) => {
-      if (file === undefined || isExpired(file.commit, now)) return undefined;
-      return { ...recordOf(file), title: await file.title() };
-    });
   }
 
   /** The records of a range; `undefined` when the message that it names is not there. */
@@ -559,69 +504,6 @@ export class FileBackend implements ChatStoreBackend {
   }
 }
 
-/** What an edit makes of a session. */
-interface Plan {
-  readonly messageCount: number;
-  /** What becomes of each message, by its place; `undefined`: all stay as they are. */
-  readonly change: Change | undefined;
-  readonly added?: readonly MessageRecord[];
-  readonly patch?: Patch | undefined;
-}
-type Change = (ordinal: number, record: MessageRecord) => MessageRecord | "keep" | "drop";
-
-function planOf(edit: Edit, { ordinals, digests }: SessionIndex): Plan | Outcome {
-  const count = digests.length;
-  if (edit.op === "remove") {
-    const dropped = new Set(
-      edit.ids.map((id) => ordinals.get(id)).filter((at) => at !== undefined),
-    );
-    if (dropped.size === 0) return { messageCount: count, change: undefined };
-    const change: Change = (ordinal) => (dropped.has(ordinal) ? "drop" : "keep");
-    return { messageCount: count - dropped.size, change };
-  }
-  const at = ordinals.get(edit.id);
-  if (at === undefined) return { status: "missing", ids: [edit.id] };
-  if (edit.op === "replaceAfter") {
-    const { records: added, patch } = edit;
-    const kept = added
-      .map(({ id }) => id)
-      .filter((id) => (ordinals.get(id) ?? Number.POSITIVE_INFINITY) <= at);
-    if (kept.length > 0) return { status: "duplicate", ids: kept };
-    const change: Change = (ordinal) => (ordinal <= at ? "keep" : "drop");
-    const messageCount = at + 1 + added.length;
-    return { messageCount, change: at === count - 1 ? undefined : change, added, patch };
-  }
-  const { id, digest, data, createdAt } = edit;
-  if (digests[at] === digest) return { messageCount: count, change: undefined };
-  const change: Change = (ordinal, record) =>
-    ordinal === at ? { id, digest, data, createdAt: createdAt ?? record.createdAt } : "keep";
-  return { messageCount: count, change };
-}
-
-async function* editedLines(file: SessionFile, change: Change): AsyncGenerator<string | Buffer> {
-  let ordinal = 0;
-  for await (const { block, messages } of file.messages()) {
-    for (const message of messages) {
-      const result = change(ordinal++, block.record(message));
-      if (result === "keep") yield block.bytes.subarray(message.begin, message.end);
-      else if (result !== "drop") yield messageLine(result);
-    }
-  }
-}
-
-async function* extendedLines(
-  file: SessionFile,
-  change: Change = () => "keep",
-  added: readonly MessageRecord[] = [],
-) {
-  yield* editedLines(file, change);
-  yield* linesFor(added);
-}
-
-function* linesFor(records: readonly MessageRecord[]): Generator<string> {
-  for (const record of records) yield messageLine(record);
-}
-
 function commitOf({ file, now }: Locked, messageCount: number, write: Write): Commit {
   const { next: version, ttlMs } = write;
   return {
@@ -634,6 +516,7 @@ function commitOf({ file, now }: Locked, messageCount: number, write: Write): Co
     state: null,
     erase: [],
     erased: 0,
+    of: null,
   };
 }
 
@@ -641,26 +524,10 @@ function applied({ version, messageCount }: Commit): Outcome {
   return { status: "applied", version, messageCount };
 }
 
-/** Without title and state, which stand elsewhere in the file. */
-function recordOf({ header, commit }: SessionFile): SessionRecord {
-  const { version, messageCount, createdAt, updatedAt, expiresAt } = commit;
-  const times = { createdAt, updatedAt, expiresAt };
-  return { key: header.key, version, messageCount, ...times, ...nothingAbout };
-}
-
-const nothingAbout: About = { title: null, state: {} };
 const noDigests: ReadonlyMap<string, string> = new Map();
 
 async function aboutOf(file: SessionFile): Promise<About> {
   return { title: await file.title(), state: await file.state() };
-}
-
-function isExpired({ expiresAt }: Commit, now: number): boolean {
-  return expiresAt !== null && expiresAt <= now;
-}
-
-function isUnreadable(error: unknown): boolean {
-  return error instanceof CorruptSessionError || error instanceof UnsupportedFormatError;
 }
 
 function refuseOther({ header }: SessionFile, key: Key, path: string): void {
@@ -682,36 +549,4 @@ async function guard<T>(path: string, run: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw toFailure(error, path, "not-applied");
   }
-}
-
-function directoryOf({ dir, url }: FileChatStoreOptions): string {
-  if (dir !== undefined && url !== undefined) {
-    throw new InvalidOptionsError("Give either `dir` or `url`, not both");
-  }
-  const path = url === undefined ? dir : pathOfUrl(url);
-  if (typeof path !== "string" || path === "" || path.includes("\0")) {
-    throw new InvalidOptionsError(
-      'Where to keep the sessions? Give a folder, as in { dir: "./chats" } or { url: "file:./chats" }',
-    );
-  }
-  return resolve(path);
-}
-
-function pathOfUrl(url: string): string {
-  const relative = /^file:(?!\/\/)([^?#]*)$/i.exec(url)?.[1];
-  try {
-    if (relative !== undefined) return decodeURIComponent(relative);
-    const { search, hash } = new URL(url);
-    if (search === "" && hash === "") return fileURLToPath(url);
-  } catch (cause) {
-    throw new InvalidOptionsError(badUrl(url), { cause });
-  }
-  throw new InvalidOptionsError(badUrl(url));
-}
-
-function badUrl(url: string): string {
-  return (
-    `${JSON.stringify(url)} names no folder: write "file:./chats" or "file:///var/lib/app/chats", ` +
-    'percent-encoded ("?" is %3F, "#" is %23)'
-  );
 }

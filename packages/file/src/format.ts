@@ -5,11 +5,22 @@
  * before it in the line. The first line is the header. Then come batches: message lines, a title line or state lines if
  * these changed, and, last, the commit line, which holds the session's metadata as of this batch. Only what stands before
  * a commit line counts, so a batch is there whole or not at all. A line of spaces is where text was erased.
+ *
+ * A file is put in its place whole, when a session begins or is rewritten. Its first batch has title and state in front and,
+ * between its messages, commits that say how many there are `of` all. So what a file that lost its end still holds of its
+ * first batch was committed, and is not lost with it.
  */
 import { isAscii } from "node:buffer";
 import { hash } from "node:crypto";
 import { crc32 } from "node:zlib";
-import type { Key, MessageRecord, Scope, Version } from "@chatstore/core";
+import {
+  type Key,
+  type MessageRecord,
+  parseSessionKey,
+  type Scope,
+  sessionKey,
+  type Version,
+} from "@chatstore/core";
 
 export const formatVersion = 1;
 
@@ -36,6 +47,38 @@ export function placeOf(key: Key): Place {
   if (key.user === "") return [noTenant, rawKeys, encodeName(key.id.replace(/^raw:/, ""))];
   const [tenant, user] = folderOf(key);
   return [tenant, user, key.conversation === "" ? noConversation : encodeName(key.conversation)];
+}
+
+/** The inverse of `placeOf`; `undefined` for names that it does not give, and for those that hold only a hash. */
+export function keyAt(place: Place): string | undefined {
+  const [tenant, user, session] = place;
+  const partOfName = (name: string, none: string) =>
+    name === none ? undefined : decodeURIComponent(name);
+  try {
+    const key =
+      user === rawKeys
+        ? `raw:${decodeURIComponent(session)}`
+        : sessionKey({
+            tenant: partOfName(tenant, noTenant),
+            user: decodeURIComponent(user),
+            conversation: partOfName(session, noConversation),
+          });
+    return isAt(place, key) ? key : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether it is the place of a key, given as text. */
+export function isAt(place: Place, id: string): boolean {
+  try {
+    const parsed = parseSessionKey(id);
+    const { tenant = "", user = "", conversation = "" } = "raw" in parsed ? {} : parsed;
+    const names = placeOf({ id, tenant, user, conversation });
+    return names.every((name, level) => name === place[level]);
+  } catch {
+    return false;
+  }
 }
 
 /** The folder of a user. */
@@ -90,6 +133,8 @@ export interface Commit {
   readonly erase: readonly Region[];
   /** Bytes of the file that were erased. Many of them, and the file is worth rewriting. */
   readonly erased: number;
+  /** How many messages the batch has that goes on behind this line. `null`: it ends here. */
+  readonly of: number | null;
 }
 
 /** One line, parsed. */
@@ -148,12 +193,32 @@ export function closeBatch(
   return { before: titleLines + stateLines, commit, line: commitLine(commit) };
 }
 
-/** What a commit says when nothing is written of it. */
-const unsaid = { expiresAt: null, title: null, state: null, erase: [], erased: 0 } as const;
+/** A commit for the first so many messages of a batch that goes on. No other content of a session has its version. */
+export function partOf(commit: Commit, messageCount: number): Commit {
+  const version = `${commit.version}.${messageCount}`;
+  return { ...commit, version, messageCount, of: commit.messageCount };
+}
 
-function commitLine(commit: Commit): string {
+/** The same commit, for more of its batch: for what stands behind it. */
+export function extended(commit: Commit, messages: number): Commit {
+  const version = commit.version.slice(0, commit.version.lastIndexOf("."));
+  const messageCount = commit.messageCount + messages;
+  return { ...commit, version: `${version}.${messageCount}`, messageCount };
+}
+
+/** What a commit says when nothing is written of it. */
+const unsaid = {
+  expiresAt: null,
+  title: null,
+  state: null,
+  erase: [],
+  erased: 0,
+  of: null,
+} as const;
+
+export function commitLine(commit: Commit): string {
   const { version, messageCount, createdAt, updatedAt } = commit;
-  const { expiresAt, title, state, erase, erased } = commit;
+  const { expiresAt, title, state, erase, erased, of } = commit;
   return seal({
     commit: version,
     messageCount,
@@ -164,6 +229,7 @@ function commitLine(commit: Commit): string {
     ...(state !== null && { state }),
     ...(erase.length > 0 && { erase }),
     ...(erased > 0 && { erased }),
+    ...(of !== null && { of }),
   });
 }
 

@@ -1,11 +1,19 @@
-import { execFile } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, fstatSync, linkSync, unlinkSync, writeSync } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, readFile, readlink } from "node:fs/promises";
+import {
+  existsSync,
+  fstatSync,
+  linkSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { type FileHandle, mkdir, open, readdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { promisify } from "node:util";
 import { BackendError, ClosedError, TimeoutError } from "@chatstore/core";
 import { failedWith, toFailure, unless } from "./fs-failure.js";
 
@@ -49,7 +57,8 @@ interface Claim {
  * successor that leaves removes the lock first and then the succession; so whoever links into a succession that is already
  * over finds that the lock is no longer the dead one's, and has lost.
  *
- * Links and the clock are so quick that a thread's answer would take longer: they are synchronous.
+ * Links, claims and the clock are so quick that a thread's answer would take longer: they are synchronous. So whoever is out
+ * of time says at once who holds the lock, and that nothing was written.
  *
  * Not a library: proper-lockfile and its like take a lock from whoever has not touched it for some seconds, and a process
  * that was stopped, or busy, wakes up and writes on without it. `flock` would need a native module.
@@ -118,12 +127,12 @@ export class Locks {
   async sweep(): Promise<void> {
     for (const file of await readdir(this.#folder)) {
       const path = join(this.#folder, file);
-      const holder = await readHolder(path);
-      if (holder === undefined || !(await hasDied(holder))) continue;
+      const holder = readHolder(path);
+      if (holder === undefined || !hasDied(holder)) continue;
       const [name = "", ...rest] = file.split(".");
       if (rest.join() === "lock") release((await this.#succeed(name)) ?? []);
       // Of a succession, too, nobody needs it: the lock is gone, and no later one has the same predecessor.
-      else if ((await readHolder(this.#path(name, "lock"))) === undefined) release([path]);
+      else if (readHolder(this.#path(name, "lock")) === undefined) release([path]);
     }
   }
 
@@ -159,7 +168,7 @@ export class Locks {
       await delay(pause * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
       if (signal.aborted) {
         release(asked);
-        throw await lockedError(path);
+        throw lockedError(path);
       }
     }
   }
@@ -167,17 +176,17 @@ export class Locks {
   /** Become the successor of a holder that has died; `undefined` when it lives, or somebody else was faster. */
   async #succeed(name: string): Promise<readonly string[] | undefined> {
     const lock = this.#path(name, "lock");
-    const first = await readHolder(lock);
+    const first = readHolder(lock);
     const paths = [lock];
-    for (let holder = first; holder !== undefined && (await hasDied(holder)); ) {
+    for (let holder = first; holder !== undefined && hasDied(holder); ) {
       const succession = this.#path(name, holder.id, "lock");
       paths.push(succession);
       if (await this.#link(succession)) {
-        if ((await readHolder(lock))?.id === first?.id) return paths;
+        if (readHolder(lock)?.id === first?.id) return paths;
         removeLink(succession);
         return undefined;
       }
-      holder = await readHolder(succession);
+      holder = readHolder(succession);
     }
     return undefined;
   }
@@ -222,7 +231,7 @@ export class Locks {
     await unless(["EEXIST"], () => mkdir(this.#folder, 0o700));
     const id = randomBytes(8).toString("hex");
     const path = this.#path(id, "holder");
-    const holder: Holder = { id, ...(await thisProcess()) };
+    const holder: Holder = { id, ...thisProcess() };
     const handle = await open(path, "wx", 0o600);
     try {
       await handle.write(` ${JSON.stringify(holder)}\n`);
@@ -261,28 +270,29 @@ function release(paths: readonly string[]): void {
   }
 }
 
-async function lockedError(path: string): Promise<TimeoutError> {
-  const holder = await readHolder(path);
+function lockedError(path: string): TimeoutError {
+  const holder = readHolder(path);
   const message =
     holder === undefined
       ? `Waited too long for ${path}`
-      : `The session is locked by process ${holder.pid} on host ${holder.host}. If that no longer exists, delete ${path}`;
+      : `The session is locked by process ${holder.pid} on host ${holder.host}, which is at work or stopped. ` +
+        `If it no longer exists, delete ${path}`;
   return new TimeoutError(message, { outcome: "not-applied" });
 }
 
 /** Who holds a lock; `undefined` when nobody does, or we cannot tell. */
-async function readHolder(path: string): Promise<Holder | undefined> {
-  const text = await unless(["ENOENT", "EACCES"], () => readFile(path, "utf8"));
+function readHolder(path: string): Holder | undefined {
   try {
-    return text === undefined ? undefined : (JSON.parse(text) as Holder);
-  } catch {
-    return undefined;
+    return JSON.parse(readFileSync(path, "utf8")) as Holder;
+  } catch (error) {
+    if (error instanceof SyntaxError || failedWith(error, "ENOENT", "EACCES")) return undefined;
+    throw error;
   }
 }
 
 /** Whether a holder provably no longer exists. One that is stopped, or lives out of our sight, does. */
-async function hasDied(holder: Holder): Promise<boolean> {
-  const self = await thisProcess();
+function hasDied(holder: Holder): boolean {
+  const self = thisProcess();
   if (holder.boot !== self.boot) {
     // The same host, restarted. Hosts that share the folder must have different names, the README says.
     return holder.boot !== "" && self.boot !== "" && holder.host === self.host;
@@ -295,47 +305,45 @@ async function hasDied(holder: Holder): Promise<boolean> {
     // EPERM: it exists and is another user's.
     if (failedWith(error, "ESRCH")) return true;
   }
-  const start = await startOf(holder.pid);
+  const start = startOf(holder.pid);
   return start === "ended" || (start !== "" && holder.start !== "" && start !== holder.start);
 }
 
-let self: Promise<Omit<Holder, "id">> | undefined;
+let self: Omit<Holder, "id"> | undefined;
 
-function thisProcess(): Promise<Omit<Holder, "id">> {
-  self ??= describe();
+function thisProcess(): Omit<Holder, "id"> {
+  self ??= {
+    host: hostname(),
+    boot: told(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8")).trim(),
+    pidNamespace: told(() => readlinkSync("/proc/self/ns/pid")),
+    pid: process.pid,
+    start: startOf(process.pid),
+  };
   return self;
 }
 
-async function describe(): Promise<Omit<Holder, "id">> {
-  const tell = (answer: Promise<string>) => answer.catch(() => "");
-  return {
-    host: hostname(),
-    boot: (await tell(readFile("/proc/sys/kernel/random/boot_id", "utf8"))).trim(),
-    pidNamespace: await tell(readlink("/proc/self/ns/pid")),
-    pid: process.pid,
-    start: await startOf(process.pid),
-  };
-}
-
 /** When a process began, in any form; `ended` for a zombie; empty where the system does not tell. */
-async function startOf(pid: number): Promise<string> {
+function startOf(pid: number): string {
   if (process.platform === "win32") return "";
   if (process.platform !== "linux") {
-    const ps = promisify(execFile)("ps", ["-o", "lstart=", "-p", String(pid)], {
-      env: { ...process.env, LC_ALL: "C", TZ: "UTC" },
-    });
-    return ps.then(
-      ({ stdout }) => stdout.trim(),
-      () => "",
-    );
+    const env = { ...process.env, LC_ALL: "C", TZ: "UTC" };
+    const ps = () => execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { env });
+    return told(() => ps().toString()).trim();
   }
-  try {
-    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  return told(() => {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     // Behind the name, which may hold anything: the third field, and the 22nd.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     if (fields[0] !== "Z") return fields[19] ?? "";
     // Its main thread has ended. Another one may still be in the middle of a write.
-    return (await readdir(`/proc/${pid}/task`)).length > 1 ? "" : "ended";
+    return readdirSync(`/proc/${pid}/task`).length > 1 ? "" : "ended";
+  });
+}
+
+/** Empty where the system does not tell. */
+function told(ask: () => string): string {
+  try {
+    return ask();
   } catch {
     return "";
   }

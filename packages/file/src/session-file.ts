@@ -15,6 +15,7 @@ import {
   blank,
   type Commit,
   declaredFormat,
+  extended,
   formatVersion,
   type Header,
   type Line,
@@ -45,6 +46,8 @@ export interface Tail {
   /** Where the commit line is. */
   readonly last: Region;
   readonly line: string;
+  /** Behind the last message line: where the commit line begins, or, in a file that lost its end, behind it. */
+  readonly messagesEnd: number;
 }
 
 /** A file as it was once: as long as it only grows, what is known of it holds. */
@@ -103,7 +106,7 @@ export class IndexCache {
  * @param at Where it is, and how it ended when somebody last looked, which is kept up to date.
  * @param access A reader holds no lock and may meet a writer at work: when the file looks damaged, and has changed
  *   meanwhile, `look` runs again.
- * @param look Gets the file as of its last whole batch; `undefined` when there is none, and so no session.
+ * @param look Gets the file as of its last whole batch; `undefined` when there is none.
  * @throws CorruptSessionError, UnsupportedFormatError; TimeoutError with outcome `not-applied` when the signal aborts a
  *   scan.
  */
@@ -124,7 +127,7 @@ export async function withSessionFile<T>(
         if (found === undefined) {
           before = file.stats();
           found = await SessionFile.load(file, before.size);
-          at.tail = found?.tail;
+          at.tail = found.tail;
         }
         return await look(found);
       } catch (error) {
@@ -160,10 +163,12 @@ export class SessionFile {
     const [at, length] = tail.last;
     // With room for one byte that should not be there.
     const found = file.readNow(at, length + 1).toString("latin1");
-    return found === tail.line ? new SessionFile(file, endOf(tail.last), tail) : undefined;
+    return found === tail.line && tail.commit.of === null
+      ? new SessionFile(file, endOf(tail.last), tail)
+      : undefined;
   }
 
-  static async load(file: OpenFile, size: number): Promise<SessionFile | undefined> {
+  static async load(file: OpenFile, size: number): Promise<SessionFile> {
     const beginning = await file.read(0, Math.min(size, headerBytes));
     const bytes = beginning.subarray(0, beginning.indexOf(lineFeed) + 1);
     const first = parseLine(bytes);
@@ -175,22 +180,30 @@ export class SessionFile {
     }
     // A write that was cut short leaves whole lines and one that has no end. Every line that has one must be intact.
     let block = await file.blockBefore(size, tailBytes);
+    let messages = 0;
+    let linesEnd: number | undefined;
     for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
+      linesEnd ??= block.at + block.bytes.length;
       for (const line of block.backwards()) {
         const { begin, end, kind } = line;
+        if (kind === "message") messages++;
         if (kind !== "commit" && kind !== undefined) continue;
         const commit = kind && block.commit(line);
         if (commit === undefined) return refuseLine(file, block.at + begin);
         if (first?.kind !== "header") return refuseLine(file, 0, "it is no header");
+        const isWhole = commit.of === null;
+        if (!isWhole && commit.messageCount + messages === 0) return refuseShort(file);
         return new SessionFile(file, size, {
           header: first.header,
-          commit,
+          // The file was whole when it was put here: every line behind this one was committed.
+          commit: isWhole ? commit : extended(commit, messages),
           last: [block.at + begin, end - begin],
           line: block.bytes.toString("latin1", begin, end),
+          messagesEnd: isWhole ? block.at + begin : linesEnd,
         });
       }
     }
-    return undefined;
+    return refuseShort(file);
   }
 
   get header(): Header {
@@ -201,6 +214,11 @@ export class SessionFile {
     return this.tail.commit;
   }
 
+  /** Modification time, ms since 1970. */
+  get time(): number {
+    return Math.round(this.#file.stats().mtimeMs);
+  }
+
   /** What is known of the file from now on. */
   get known(): Known {
     return { version: this.commit.version, commit: this.tail.last };
@@ -208,7 +226,12 @@ export class SessionFile {
 
   /** Where the next batch begins. */
   get end(): number {
-    return endOf(this.tail.last);
+    return this.isWhole ? endOf(this.tail.last) : this.tail.messagesEnd;
+  }
+
+  /** Whether it still has its end. One that has not is rewritten, so that no batch follows a part of one. */
+  get isWhole(): boolean {
+    return this.commit.of === null;
   }
 
   async title(): Promise<string | null> {
@@ -264,7 +287,7 @@ export class SessionFile {
     const records: MessageRecord[] = [];
     if (limit === 0) return records;
     const file = this.#file;
-    let block = await file.blockBefore(this.tail.last[0], this.#bytesOf(limit));
+    let block = await file.blockBefore(this.tail.messagesEnd, this.#bytesOf(limit));
     for (; block !== undefined; block = await file.blockBefore(block.at, 2 * block.bytes.length)) {
       for (const line of block.backwards()) {
         if (line.kind === undefined) return refuseLine(file, block.at + line.begin);
@@ -321,12 +344,8 @@ export class SessionFile {
       await file.write(batch, this.end);
       if (durable) await file.datasync();
       const length = Buffer.byteLength(line);
-      return {
-        header: this.header,
-        commit,
-        last: [this.end + batch.length - length, length],
-        line,
-      };
+      const messagesEnd = this.end + batch.length - length;
+      return { header: this.header, commit, last: [messagesEnd, length], line, messagesEnd };
     } catch (error) {
       try {
         file.truncate(this.end);
@@ -393,7 +412,7 @@ export class SessionFile {
     const { messageCount } = this.commit;
     if (found === messageCount) return;
     throw new CorruptSessionError(
-      `${this.#file.path} should hold ${messageCount} messages and holds ${found}: restore it from a backup`,
+      `${this.#file.path} should hold ${messageCount} messages and holds ${found}: ${advice}`,
     );
   }
 }
@@ -428,7 +447,8 @@ export class SessionWriter {
  * Write a session's file anew, in one step: a temporary file takes its place. For the holder of the lock, who alone may use
  * the temporary name.
  *
- * @param options `durable`: it survives a power failure once this resolves. `time`: its modification time.
+ * @param options `durable`: it survives a power failure once this resolves; otherwise it may be gone then, but is never
+ *   there in part. `time`: its modification time.
  * @throws BackendError, after the temporary file is removed. ENOENT as it comes when the folder is missing.
  */
 export async function replaceSessionFile(
@@ -448,7 +468,7 @@ export async function replaceSessionFile(
       await write(writer);
       await writer.flush();
       file.setTime(options.time);
-      if (options.durable) await file.sync();
+      await file.sync();
     } finally {
       file.close();
     }
@@ -465,6 +485,18 @@ export async function replaceSessionFile(
   }
 }
 
+const advice = "restore it from a backup, or erase the session (deleteMessages) to begin it anew";
+
+/** A file is put in its place whole, so it can only have been cut. */
+function refuseShort(file: OpenFile): never {
+  throw new CorruptSessionError(`${file.path} has lost its end, and all messages: ${advice}`);
+}
+
+/** Whether it concerns one file, of which nobody knows what it says. */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof CorruptSessionError || error instanceof UnsupportedFormatError;
+}
+
 /** Say that a line is damaged, by its number. */
 async function refuseLine(
   file: OpenFile,
@@ -475,10 +507,7 @@ async function refuseLine(
   for await (const block of file.blocks(0, offset)) {
     for (const _ of block.lines()) number++;
   }
-  throw new CorruptSessionError(
-    `Line ${number} of ${file.path} is damaged (${reason}): restore the file from a backup, or salvage the rest with ` +
-      '"npx chatstore doctor --repair"',
-  );
+  throw new CorruptSessionError(`Line ${number} of ${file.path} is damaged (${reason}): ${advice}`);
 }
 
 function endOf([offset, length]: Region): number {

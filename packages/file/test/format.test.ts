@@ -145,6 +145,7 @@ describe("a line", () => {
     state: null,
     erase: [[5, 6]] as const,
     erased: 6,
+    of: null,
   };
 
   test("of a message gives it back to the byte, and is JSON for everybody else", () => {

@@ -97,7 +97,16 @@ describe("a holder that may live", () => {
     const { pid, exited } = await otherProcess(folder);
     process.kill(pid, "SIGSTOP");
     const locks = open(folder);
-    const error = await take(locks, 1_500).catch((reason: TimeoutError) => reason);
+    // As core waits for it: one turn of the event loop longer than until the signal aborts.
+    const controller = new AbortController();
+    const aborted = new Promise((_, reject) => {
+      setTimeout(() => {
+        controller.abort();
+        setImmediate(() => reject(new Error("It did not say why in time")));
+      }, 1_500);
+    });
+    const taken = locks.hold("a", controller.signal, async () => "taken");
+    const error = await Promise.race([taken, aborted]).catch((reason: TimeoutError) => reason);
     expect(error).toMatchObject({ code: "TIMEOUT", retryable: true, outcome: "not-applied" });
     expect(String(error)).toContain(`process ${pid}`);
     expect(String(error)).toContain(join(folder, "a.lock"));
