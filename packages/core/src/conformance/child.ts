@@ -66,6 +66,15 @@ export class Child {
     await this.#send({ id: ++this.#count, retire: true });
   }
 
+  /** Stop it where it is (`kill -STOP`), as a laptop's lid or a debugger does; or let it go on. */
+  pause(): void {
+    this.#process.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.#process.kill("SIGCONT");
+  }
+
   /** `kill -9`. */
   async kill(): Promise<void> {
     this.#process.kill("SIGKILL");

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { test } from "vitest";
 import { sessionKey } from "../session-key.js";
-import { holds, same } from "./claims.js";
+import { holds, same, within } from "./claims.js";
 import { listAll } from "./lists.js";
 import { batchOf, brokenBatches, ids, say } from "./messages.js";
 import type { Handle } from "./remote.js";
@@ -172,6 +172,91 @@ export function multiProcess(subject: Subject): void {
         acknowledged.filter((batch) => !order.includes(`${batch}.4`)),
         [],
         "Beside a killed writer, acknowledged messages were lost",
+      );
+    });
+  }
+
+  if (
+    subject.capabilities.multiProcess &&
+    subject.capabilities.survives !== "nothing" &&
+    process.platform !== "win32"
+  ) {
+    test("a process that is stopped while it writes holds up nobody for ever", async () => {
+      const own = subject.namespace();
+      const key = subject.key();
+      const timeout = 1_500;
+      const near = subject.near(own, { timeout });
+      const patient = subject.near(own);
+      await patient.addMessages(key, batchOf("first", 2));
+      const acknowledged = ["first"];
+      const refused = { notApplied: [] as string[], unknown: [] as string[] };
+      const child = subject.child();
+      const handle = await child.open(subject.opening(own));
+      let ended = false;
+      const args = { label: "stopped", batches: 1e9, size: 200, text: "x".repeat(100) };
+      const writing = handle
+        .run("append", { key, ...args }, (one) => acknowledged.push((one as Acknowledged).batch))
+        .catch(() => undefined)
+        .finally(() => {
+          ended = true;
+        });
+      const itWrites = async () => {
+        const before = acknowledged.length;
+        while (acknowledged.length === before && !ended) await delay(1);
+      };
+      await itWrites();
+      holds(!ended, "A process of its own could not append at all");
+      // Until it was stopped between the beginning and the end of a write, on an engine where that is in anybody's way.
+      for (
+        let round = 0;
+        round < 60 && refused.notApplied.length + refused.unknown.length < 2;
+        round++
+      ) {
+        await delay(Math.random() * 5);
+        child.pause();
+        const batch = `beside${round}`;
+        const calls = [
+          near.addMessages(key, batchOf(batch, 2)),
+          near.getMessages(key, { last: 2 }),
+          near.setTitle(subject.key(), "another session"),
+        ];
+        const loss = "Beside a stopped process, a call";
+        const results = await within(timeout + 9_000, Promise.allSettled(calls), loss);
+        for (const [index, result] of results.entries()) {
+          if (result.status === "fulfilled" && index === 0) acknowledged.push(batch);
+          if (result.status === "fulfilled") continue;
+          const { code, outcome, stack } = result.reason;
+          holds(["BACKEND", "TIMEOUT"].includes(code), `${loss} failed otherwise: ${stack}`);
+          if (index > 0) continue;
+          refused[outcome === "unknown" ? "unknown" : "notApplied"].push(batch);
+        }
+        child.resume();
+        // What it was in the middle of, it ends; and it is in nobody's way any more.
+        await itWrites();
+        await patient.addMessages(key, batchOf(`after${round}`, 2));
+        acknowledged.push(`after${round}`);
+        if (ended) break;
+      }
+      await child.kill();
+      await writing;
+      // One may have begun when it was out of time, on a slow disk.
+      holds(
+        refused.unknown.length < 2,
+        "A write that waited for a stopped process, and never began, may have happened: its application cannot tell",
+      );
+      const messages = await patient.getMessages(key);
+      const found = ids(messages);
+      same(brokenBatches(messages), [], "A process that was stopped left a part of a batch");
+      same(found.length, new Set(found).size, "A process that was stopped doubled messages");
+      same(
+        acknowledged.filter((batch) => !found.includes(`${batch}.1`)),
+        [],
+        "A process that was stopped, and went on, lost acknowledged messages",
+      );
+      same(
+        refused.notApplied.filter((batch) => found.includes(`${batch}.0`)),
+        [],
+        "A write that was said not to have happened has happened",
       );
     });
   }
