@@ -16,5 +16,6 @@ export default defineConfig({
   fixedExtension: false, // `.js`: every package is `type: module`
   sourcemap: false, // one file per module, not minified: a stack trace reads well without
   report: false,
+  deps: { neverBundle: ["vitest", "fast-check"] }, // types of the suite: whoever runs it has them
   failOnWarn: true, // above all for an import that the package does not declare
 });

@@ -123,6 +123,11 @@ function checkManifest(folder, short, manifest) {
       folder,
       "core has no runtime dependency: remove them",
     );
+    check(
+      manifest.peerDependencies === undefined,
+      folder,
+      "core has no peers, optional ones neither: they would concern everybody who installs a backend",
+    );
   }
 }
 

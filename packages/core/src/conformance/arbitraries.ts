@@ -1,7 +1,9 @@
 /** Random messages, keys and values, as hostile as callers may be. */
-import fc from "fast-check";
+
+import type { Arbitrary } from "fast-check";
 import type { MessageContentPart, NewMessage } from "../messages.js";
 import { type SessionKeyParts, sessionKey } from "../session-key.js";
+import { fc } from "./tools.js";
 
 /** How many times longer than usual to look, for nights and hunts. */
 const effort = Number(process.env["CHATSTORE_CONFORMANCE_EFFORT"] ?? 1);
@@ -11,7 +13,7 @@ const shrunk = 70_000;
 
 /** Check that a property holds for so many random values; what fails is shrunk to the smallest that does. */
 export async function forAll<T>(
-  values: fc.Arbitrary<T>,
+  values: Arbitrary<T>,
   runs: number,
   property: (value: T) => Promise<void>,
 ): Promise<void> {
@@ -34,12 +36,12 @@ export async function forAll<T>(
 }
 
 /** An object without a prototype comes back with the ordinary one: it is no other value. */
-function plain<T>(members: { [Name in keyof T]: fc.Arbitrary<T[Name]> }): fc.Arbitrary<T> {
-  return fc.record(members, { noNullPrototype: true }) as fc.Arbitrary<T>;
+function plain<T>(members: { [Name in keyof T]: Arbitrary<T[Name]> }): Arbitrary<T> {
+  return fc.record(members, { noNullPrototype: true }) as Arbitrary<T>;
 }
 
 /** Any JavaScript string: all planes, NUL, lone surrogates, and what codecs and engines treat specially. */
-export const anyString: fc.Arbitrary<string> = fc.oneof(
+export const anyString: Arbitrary<string> = fc.oneof(
   fc.string({ unit: "grapheme" }),
   fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code)) }),
   fc.constantFrom(
@@ -73,7 +75,7 @@ const propertyName = fc.oneof(
 );
 
 /** Any value that can be kept exactly. */
-export const anyValue: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
+export const anyValue: Arbitrary<unknown> = fc.letrec((tie) => ({
   value: fc.oneof(
     { maxDepth: 3, withCrossShrink: true },
     anyString,
@@ -101,7 +103,7 @@ const base64 = fc
   .uint8Array({ maxLength: 30 })
   .map((bytes) => Buffer.from(bytes).toString("base64"));
 
-const part: fc.Arbitrary<MessageContentPart> = fc.oneof(
+const part: Arbitrary<MessageContentPart> = fc.oneof(
   plain({ type: fc.constant("text" as const), text: anyString }),
   fc.record(
     {
@@ -130,7 +132,7 @@ const options = fc.oneof(
 );
 
 /** Messages of all shapes, without ids. */
-export const anyMessage: fc.Arbitrary<NewMessage> = fc.record(
+export const anyMessage: Arbitrary<NewMessage> = fc.record(
   {
     role: fc.constantFrom("user", "assistant", "system", "memory", "developer"),
     content: fc.oneof(anyString, fc.array(part, { maxLength: 4 })),
@@ -142,7 +144,7 @@ export const anyMessage: fc.Arbitrary<NewMessage> = fc.record(
 );
 
 /** An id that a caller may choose. */
-export const anyId: fc.Arbitrary<string> = anyString.filter((id) => id !== "" && id.length < 60);
+export const anyId: Arbitrary<string> = anyString.filter((id) => id !== "" && id.length < 60);
 
 /** A part of a session key: no control characters, no lone surrogates, not empty. */
 const keyPart = fc.oneof(
@@ -166,7 +168,7 @@ const keyPart = fc.oneof(
 );
 
 /** The parts of a session key. */
-export const anyKeyParts: fc.Arbitrary<SessionKeyParts> = fc
+export const anyKeyParts: Arbitrary<SessionKeyParts> = fc
   .record({ tenant: keyPart, user: keyPart, conversation: keyPart }, { requiredKeys: ["user"] })
   .filter((parts) => {
     try {

@@ -1,8 +1,8 @@
-import { describe, test } from "vitest";
 import type { SessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 /** What a store declares, and what its options do. */
 export function configuration(subject: Subject): void {

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { describe, test } from "vitest";
 import { holds, same } from "./claims.js";
 import { batchOf, brokenBatches, ids, say, texts } from "./messages.js";
 import type { Method } from "./remote.js";
 import type { Acknowledged } from "./routines.js";
 import type { Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 /** What is acknowledged survives the process. */
 export function durable(subject: Subject): void {

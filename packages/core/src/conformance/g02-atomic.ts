@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { test } from "vitest";
 import type { NewMessage } from "../messages.js";
 import { holds, refused, same } from "./claims.js";
 import { batchOf, brokenBatches, say } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** A batch is stored whole or not at all; no reader ever sees part of one. */
 export function atomic(subject: Subject): void {

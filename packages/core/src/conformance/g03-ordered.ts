@@ -1,10 +1,10 @@
-import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { holds, refused, same } from "./claims.js";
 import { skewClock } from "./clock.js";
 import { batchOf, brokenBatches, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** All readers, in all processes, see one order of appends. */
 export function ordered(subject: Subject): void {

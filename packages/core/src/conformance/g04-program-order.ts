@@ -1,4 +1,3 @@
-import { test } from "vitest";
 import type { ChatStore, Session, SessionInfo } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { StoredMessage } from "../messages.js";
@@ -6,6 +5,7 @@ import { sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** Calls on one session through one handle take effect in call order, even when nobody awaits them. */
 export function programOrdered(subject: Subject): void {

@@ -1,10 +1,10 @@
-import { test } from "vitest";
 import type { NewMessage } from "../messages.js";
 import { sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** A repeated append is one append. */
 export function idempotent(subject: Subject): void {

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { holds, refused, rejection, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import { knowsOutcomes } from "./outcomes.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 type ConditionalWrite = (
   handle: ChatStore | Handle,

@@ -1,10 +1,9 @@
-import fc from "fast-check";
-import { describe, test } from "vitest";
 import type { NewMessage, StoredMessage } from "../messages.js";
 import { anyId, anyMessage, anyValue, forAll } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, stored, texts } from "./messages.js";
 import { need, type Subject } from "./subject.js";
+import { describe, fc, test } from "./tools.js";
 
 /** What comes back equals what went in. */
 export function exact(subject: Subject): void {

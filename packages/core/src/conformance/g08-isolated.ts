@@ -1,5 +1,3 @@
-import fc from "fast-check";
-import { test } from "vitest";
 import type { ChatStore, SessionInfo } from "../chat-store.js";
 import {
   parseSessionKey,
@@ -12,6 +10,7 @@ import { same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { fc, test } from "./tools.js";
 
 const long = "x".repeat(500);
 

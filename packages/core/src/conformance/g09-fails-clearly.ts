@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
-import { describe, test } from "vitest";
 import type { BackendError, ChatStoreError, ErrorCode } from "../errors.js";
 import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";
 import { ids, say } from "./messages.js";
 import { need, type Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 /** The password that `unreachable` options carry, where they can. */
 const secret = "hunter2-canary";

@@ -1,8 +1,8 @@
-import { test } from "vitest";
 import { calls } from "./calls.js";
 import { refused, rejection, same, within } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** After `close()` nothing runs any more. */
 export function closes(subject: Subject): void {

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { batchOf, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 const short = 300;
 const minute = 60_000;

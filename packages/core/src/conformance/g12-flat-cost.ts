@@ -1,10 +1,10 @@
 import { getEventListeners } from "node:events";
-import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { calls } from "./calls.js";
 import { holds, same } from "./claims.js";
 import { ids, say } from "./messages.js";
 import { need, type Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 const history = 2_500;
 const idOf = (index: number) => `m${index}`;

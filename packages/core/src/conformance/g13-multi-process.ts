@@ -1,5 +1,4 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { test } from "vitest";
 import { sessionKey } from "../session-key.js";
 import { holds, same, within } from "./claims.js";
 import { listAll } from "./lists.js";
@@ -7,6 +6,7 @@ import { batchOf, brokenBatches, ids, say } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Acknowledged } from "./routines.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** Several processes on the same data; several handles in one process where a store cannot do that. */
 export function multiProcess(subject: Subject): void {

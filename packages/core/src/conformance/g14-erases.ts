@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, same } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import { need, type Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 interface Erasure {
   /** Texts that must be gone from the engine; `write` puts them there, `erase` removes them. */

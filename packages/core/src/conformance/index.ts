@@ -3,7 +3,6 @@
  *
  * @packageDocumentation
  */
-import { afterAll, afterEach, beforeEach, describe, test } from "vitest";
 import { configuration } from "./configuration.js";
 import { durable } from "./g01-durable.js";
 import { atomic } from "./g02-atomic.js";
@@ -113,4 +112,7 @@ export {
   type ReportEntry,
   type VitestReport,
 } from "./report.js";
+
+import { afterAll, afterEach, beforeEach, describe, test } from "./tools.js";
+
 export type { ConformanceHooks, SubjectOptions } from "./subject.js";

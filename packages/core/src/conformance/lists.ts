@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { test } from "vitest";
 import type { ChatStore, ListOptions, SessionInfo } from "../chat-store.js";
 import { rawSessionKey, type SessionKey, sessionKey } from "../session-key.js";
 import { holds, same } from "./claims.js";
 import { abcde, ids, say } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** What lists of sessions show. */
 export function lists(subject: Subject): void {

@@ -1,5 +1,4 @@
-import fc from "fast-check";
-import { test } from "vitest";
+import type { Arbitrary, AsyncCommand } from "fast-check";
 import type { SessionInfo } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { NewMessage } from "../messages.js";
@@ -9,6 +8,7 @@ import { same } from "./claims.js";
 import { say } from "./messages.js";
 import type { Handle } from "./remote.js";
 import { type Subject, toNear } from "./subject.js";
+import { fc, test } from "./tools.js";
 
 /** Which version a write names. */
 type Condition = "none" | "absent" | "current" | "stale";
@@ -139,7 +139,7 @@ interface Sides {
 }
 
 /** Calls made in one go on one handle. One call is the usual case. */
-class Step implements fc.AsyncCommand<object, Sides> {
+class Step implements AsyncCommand<object, Sides> {
   readonly #calls: readonly Call[];
   readonly #handle: number;
 
@@ -184,7 +184,7 @@ class Step implements fc.AsyncCommand<object, Sides> {
   }
 }
 
-class Reopen implements fc.AsyncCommand<object, Sides> {
+class Reopen implements AsyncCommand<object, Sides> {
   readonly #handle: number;
 
   constructor(handle: number) {
@@ -244,7 +244,7 @@ export function modelled(subject: Subject): void {
 const id = fc.option(fc.constantFrom("a", "b", "c", "d", "~", "a.b", "__proto__"), {
   nil: undefined,
 });
-const content: fc.Arbitrary<NewMessage> = fc.oneof(
+const content: Arbitrary<NewMessage> = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom(say("yes"), say("no")) },
   { weight: 1, arbitrary: anyMessage },
 );
@@ -274,16 +274,16 @@ const condition = fc.oneof(
 // Most of it to one session, so that its history grows.
 const key = fc.constantFrom(0, 0, 0, 0, 1, 2, 3);
 
-type Shape<C> = { [P in keyof C]: fc.Arbitrary<C[P]> };
+type Shape<C> = { [P in keyof C]: Arbitrary<C[P]> };
 function call<M extends Call["method"]>(
   method: M,
   shape: Omit<Shape<Call & { method: M }>, "method" | "key" | "condition">,
-): fc.Arbitrary<Call> {
+): Arbitrary<Call> {
   return fc.record({ method: fc.constant(method), key, condition, ...shape }) as never;
 }
 
 /** Calls that need not read first, so that several can be made in one go. */
-const direct: fc.Arbitrary<Call> = fc.oneof(
+const direct: Arbitrary<Call> = fc.oneof(
   { weight: 6, arbitrary: call("addMessages", { messages }) },
   { weight: 1, arbitrary: call("addMessages", { messages: many }) },
   { weight: 1, arbitrary: call("setMessages", { messages }) },
@@ -306,7 +306,7 @@ const direct: fc.Arbitrary<Call> = fc.oneof(
   { weight: 1, arbitrary: call("deleteSessions", {}) },
 );
 
-const single: fc.Arbitrary<Call> = fc.oneof(
+const single: Arbitrary<Call> = fc.oneof(
   { weight: 8, arbitrary: direct },
   { weight: 2, arbitrary: call("updateMessage", { at, message: fc.oneof(content, message) }) },
   { weight: 1, arbitrary: call("deleteMessagesAfter", { at }) },

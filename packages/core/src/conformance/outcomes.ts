@@ -1,4 +1,3 @@
-import { describe, test } from "vitest";
 import type { ChatStore } from "../chat-store.js";
 import type { BackendError } from "../errors.js";
 import { sessionKey } from "../session-key.js";
@@ -6,6 +5,7 @@ import { refused, same } from "./claims.js";
 import { type Fault, failWrites } from "./faults.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { describe, test } from "./tools.js";
 
 interface Place {
   readonly user: string;

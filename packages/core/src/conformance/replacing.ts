@@ -1,9 +1,9 @@
-import { test } from "vitest";
 import type { NewMessage } from "../messages.js";
 import { holds, refused, same } from "./claims.js";
 import { abcde, ids, say, stored, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
+import { test } from "./tools.js";
 
 /** One step replaces the end of a conversation: "regenerate", "edit and resend", a continued answer. */
 export function replacing(subject: Subject): void {

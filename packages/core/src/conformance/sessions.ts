@@ -1,6 +1,4 @@
 import { setTimeout as delay } from "node:timers/promises";
-import fc from "fast-check";
-import { describe, test } from "vitest";
 import type { ChatStore, SessionInfo } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import type { SessionKey } from "../session-key.js";
@@ -9,6 +7,7 @@ import { holds, refused, same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { abcde, ids, say, stored, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
+import { describe, fc, test } from "./tools.js";
 
 /** What the methods that read and change a session mean, beyond the guarantees. */
 export function sessions(subject: Subject): void {

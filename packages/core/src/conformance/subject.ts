@@ -2,13 +2,14 @@ import { randomBytes } from "node:crypto";
 import { isAbsolute } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { onTestFinished, type TestContext } from "vitest";
+import type { TestContext } from "vitest";
 import type { Capabilities } from "../backend.js";
 import type { ChatStore, ChatStoreOptions } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { Child } from "./child.js";
 import { callStore, type Handle, type Opening, toHandle } from "./remote.js";
 import { type Routine, routines } from "./routines.js";
+import { onTestFinished } from "./tools.js";
 
 /** How to open a store, here and in child processes. */
 export interface SubjectOptions {
