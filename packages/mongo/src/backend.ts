@@ -29,7 +29,7 @@ import {
 } from "@chatstore/core";
 import type { Collection, Document, Filter } from "mongodb";
 import { Connection, isDuplicateKey } from "./connection.js";
-import type { MongoChatStoreOptions } from "./index.js";
+import type { MongoChatStoreOptions } from "./options.js";
 import type { Bucket, BucketId, Fields, Head, Message, Meta, Times } from "./schema.js";
 import * as schema from "./schema.js";
 

@@ -5,26 +5,21 @@ import {
   ChatStoreError,
   type FailureOutcome,
   InvalidOptionsError,
+  parseServerUrl,
   redact,
+  refuseUrl,
+  type ServerUrl,
   TimeoutError,
 } from "@chatstore/core";
 import { type Db, MongoClient, type MongoClientOptions } from "mongodb";
-
-/** Which server, and how to reach it. One of `url`, `client` and `db` must be given. */
-export interface ConnectionOptions {
-  /** `mongodb://user:password@host:27017/database` or `mongodb+srv://…`, percent-encoded. */
-  readonly url?: string | undefined;
-  /** A client of your own. It stays yours: `close()` leaves it open. */
-  readonly client?: MongoClient | undefined;
-  /** A database of a client of your own. `close()` leaves the client open. */
-  readonly db?: Db | undefined;
-  /** The driver's own options beside `url`, which win over it: `tls`, `tlsCAFile`, `auth`, `maxPoolSize`, … */
-  readonly mongo?: MongoClientOptions | undefined;
-  /** The database. Default: the one in the URL, otherwise `chatstore`; with `client`, the client's own. */
-  readonly database?: string | undefined;
-}
+import type { ConnectionOptions } from "./options.js";
 
 const defaultTimeout = 5_000;
+const urlRules = {
+  schemes: ["mongodb", "mongodb+srv"],
+  hosts: "many",
+  example: "mongodb://user:password@host:27017/database",
+} as const;
 
 /** The server, through a client whose operations fail in time and tell nothing secret. */
 export class Connection {
@@ -45,9 +40,9 @@ export class Connection {
       // Drivers before 7 keep it to themselves.
       this.#client = client ?? (this.db as { client?: MongoClient }).client;
     } else {
-      this.#client = createClient(url, mongo, options.timeout ?? defaultTimeout);
-      const named = /^[^:]+:\/\/[^/?]*\/([^?]+)/.exec(url)?.[1];
-      this.db = this.#client.db(database ?? (named && decodeURIComponent(named)) ?? "chatstore");
+      const parts = partsOf(url);
+      this.#client = createClient(url, parts, mongo, options.timeout ?? defaultTimeout);
+      this.db = this.#client.db(database ?? parts.database ?? "chatstore");
     }
   }
 
@@ -99,8 +94,15 @@ export class Connection {
   }
 }
 
+function partsOf(url: string): ServerUrl {
+  // A password with a question mark and an @ would pass for a port, parameters, and a part of one.
+  if (/\?.*@/s.test(url)) refuseUrl("The url", 'holds an "@" behind a "?"', urlRules.example);
+  return parseServerUrl(url, urlRules);
+}
+
 function createClient(
   url: string,
+  parts: ServerUrl,
   mongo: MongoClientOptions | undefined,
   timeout: number,
 ): MongoClient {
@@ -112,17 +114,17 @@ function createClient(
     socketTimeoutMS: patience,
     waitQueueTimeoutMS: patience,
   };
-  const parameters = /\?(.*)/.exec(url)?.[1]?.toLowerCase() ?? "";
-  const own = Object.entries(defaults).filter(
-    ([name]) => !parameters.includes(`${name.toLowerCase()}=`),
-  );
+  const given = new Set([...parts.parameters.keys()].map((name) => name.toLowerCase()));
+  const own = Object.entries(defaults).filter(([name]) => !given.has(name.toLowerCase()));
   try {
     return new MongoClient(url, { appName: "chatstore", ...Object.fromEntries(own), ...mongo });
   } catch (error) {
+    const { message } = error as Error;
+    // The driver may cite what it was given.
+    const values = [parts.password, mongo?.auth?.password, ...[...parts.parameters].flat()];
+    const says = values.some((value) => value && message.includes(value)) ? "" : `: ${message}`;
     throw new InvalidOptionsError(
-      `${JSON.stringify(redact(url))} or the options in mongo are not what the driver takes: ` +
-        `${redact((error as Error).message)}. Write mongodb://user:password@host:27017/database, and ` +
-        "percent-encode special characters of the password",
+      `The driver does not take the url's parameters, or the options in mongo${says}`,
     );
   }
 }
@@ -143,11 +145,6 @@ function checkOptions({ url, client, db, mongo, database }: ConnectionOptions): 
   }
   if (db !== undefined && database !== undefined) {
     throw new InvalidOptionsError("database belongs to url or client: db is one already");
-  }
-  if (url !== undefined && !/^mongodb(\+srv)?:\/\//i.test(url)) {
-    throw new InvalidOptionsError(
-      `${JSON.stringify(redact(url))} is no MongoDB URL: write mongodb://user:password@host:27017/database`,
-    );
   }
   for (const [name, value, method] of [
     ["client", client, "db"],

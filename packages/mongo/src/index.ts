@@ -3,19 +3,14 @@
  *
  * @packageDocumentation
  */
-import { type ChatStore, type ChatStoreOptions, createChatStore } from "@chatstore/core";
+import { type ChatStore, createChatStore } from "@chatstore/core";
 import { MongoBackend } from "./backend.js";
-import type { ConnectionOptions } from "./connection.js";
+import type { MongoChatStoreOptions } from "./options.js";
 
 export * from "@chatstore/core";
+export type { MongoChatStoreOptions } from "./options.js";
 export { mongoSchema } from "./schema.js";
 export { MongoBackend };
-
-/** Options of {@link mongoChatStore}. Give a `url`, a `client` or a `db`. */
-export interface MongoChatStoreOptions extends ChatStoreOptions, ConnectionOptions {
-  /** The names of the collections begin with it, followed by a dot. Default: `chatstore`. */
-  readonly collection?: string | undefined;
-}
 
 /**
  * A chat store in MongoDB 4.4 or later: a standalone server, a replica set, or a sharded cluster (5.1 or later).

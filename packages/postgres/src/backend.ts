@@ -28,7 +28,6 @@ import {
 } from "@chatstore/core";
 import {
   Connections,
-  graceTime,
   MissingTableError,
   poolOf,
   type Run,
@@ -38,7 +37,7 @@ import {
   sqlState,
   statementsOn,
 } from "./connections.js";
-import type { PostgresChatStoreOptions } from "./index.js";
+import type { PostgresChatStoreOptions } from "./options.js";
 import {
   checkNames,
   currentVersion,
@@ -201,10 +200,15 @@ export class PostgresBackend implements ChatStoreBackend {
     signal: AbortSignal,
   ): Promise<number> {
     const { condemnSession, condemnUser } = this.#sql;
-    const { rows } =
-      "key" in target
-        ? await this.#connected.write(signal, condemnSession, target.key.id)
-        : await this.#connected.write(signal, condemnUser, target.scope.tenant, target.scope.user);
+    // In a transaction, so that who waits for somebody's lock and gives up knows that nothing was erased.
+    const { rows } = await this.#connected.transaction(
+      signal,
+      (run) =>
+        "key" in target
+          ? run(condemnSession, target.key.id)
+          : run(condemnUser, target.scope.tenant, target.scope.user),
+      () => true,
+    );
     for (let start = 0; start < rows.length; start += sessionsPerStep) {
       await this.#remove(rows.slice(start, start + sessionsPerStep), signal);
     }
@@ -329,7 +333,11 @@ export class PostgresBackend implements ChatStoreBackend {
     try {
       const { append, appendAt } = this.#sql;
       const { next, ifVersion, ttlMs = null } = write;
-      const rest = [ttlMs, String(this.#timeout + graceTime), ...messageColumns(records)] as const;
+      const rest = [
+        ttlMs,
+        String(Math.ceil(this.#timeout / 4)),
+        ...messageColumns(records),
+      ] as const;
       const { rows } =
         typeof ifVersion === "string"
           ? await this.#connected.write(signal, appendAt, key.id, next, ifVersion, ...rest)
@@ -346,9 +354,10 @@ export class PostgresBackend implements ChatStoreBackend {
             );
       return rows[0] && { status: "applied", version: next, messageCount: rows[0].messageCount };
     } catch (error) {
-      // An id that is there; or a race, where the database's default isolation is stricter.
+      // An id that is there; a race, where the database's default isolation is stricter; or a lock that somebody keeps. Who
+      // waits for it in a transaction of several steps and gives up knows that nothing was written.
       const state = sqlState(error);
-      if (state === "23505" || state === "40001") return undefined;
+      if (state === "23505" || state === "40001" || state === "55P03") return undefined;
       throw error;
     }
   }

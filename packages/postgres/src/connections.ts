@@ -5,7 +5,10 @@ import {
   type ChatStoreError,
   type FailureOutcome,
   InvalidOptionsError,
+  parseServerUrl,
+  refuseUrl,
   SchemaError,
+  TimeoutError,
 } from "@chatstore/core";
 import pg, {
   type Client,
@@ -24,7 +27,7 @@ const closingTime = 500;
  * Milliseconds by which the pool, and the server that waits for a lock, give up later than the operation, which says more: who
  * is first is chance otherwise.
  */
-export const graceTime = 1_000;
+const graceTime = 1_000;
 
 declare const signature: unique symbol;
 /** A statement on the tables of one store. */
@@ -174,7 +177,10 @@ export class Connections {
       if (!released) client.release(destroy);
       released = true;
     };
-    const abort = () => release(true);
+    const abort = () => {
+      connection.giveUp();
+      release(true);
+    };
     signal.addEventListener("abort", abort);
     try {
       signal.throwIfAborted();
@@ -190,7 +196,7 @@ export class Connections {
   #connect(signal: AbortSignal): Promise<PoolClient> {
     return new Promise((resolve, reject) => {
       signal.throwIfAborted();
-      const abort = () => reject(signal.reason);
+      const abort = () => reject(tooLate("not-applied"));
       signal.addEventListener("abort", abort);
       this.#pool.connect((error, client) => {
         signal.removeEventListener("abort", abort);
@@ -213,6 +219,9 @@ class Connection {
   prepares: boolean;
   /** Whether it is of no further use. */
   broken = false;
+  /** Settles what waits for the server. */
+  #reject: ((error: unknown) => void) | undefined;
+  #lost: FailureOutcome = "not-applied";
 
   constructor(client: PoolClient, prepares: boolean) {
     this.#client = client;
@@ -237,11 +246,20 @@ class Connection {
       name: this.prepares ? name : undefined,
     };
     return new Promise((resolve, reject) => {
+      if (this.broken) return reject(tooLate("not-applied"));
+      this.#reject = reject;
+      this.#lost = lost;
       void this.#client.query(query, (error: unknown, result: QueryResult<Row & object>) => {
         if (error) reject(this.#failed(error, lost));
         else resolve({ rows: result.rows, count: result.rowCount ?? 0 });
       });
     });
+  }
+
+  /** Reject what waits at once, since it is known here whether it can have happened: nothing has before a commit. */
+  giveUp(): void {
+    this.broken = true;
+    this.#reject?.(tooLate(this.#lost));
   }
 
   #failed(error: unknown, lost: FailureOutcome): ChatStoreError {
@@ -278,20 +296,40 @@ export function poolOf(options: {
   readonly pool?: Pool | PoolConfig | undefined;
 }): Pool | PoolConfig {
   const { url, pool = {} } = options;
-  if (url === undefined) return pool;
-  if (isPool(pool)) throw new InvalidOptionsError("Give url or a pool of your own, not both");
-  if (typeof url !== "string" || !/^postgres(ql)?:\/\//i.test(url)) {
-    throw new InvalidOptionsError("url must begin with postgres:// or postgresql://");
+  if (isPool(pool)) {
+    if (url !== undefined) {
+      throw new InvalidOptionsError("Give url or a pool of your own, not both");
+    }
+    return pool;
   }
+  const { connectionString, ...settings } = pool;
+  return {
+    ...(connectionString !== undefined && settingsOf(connectionString, "pool.connectionString")),
+    ...(url !== undefined && settingsOf(url, "The url")),
+    ...settings,
+  };
+}
+
+/** What a URL says. It is taken apart here: pg's own error would show it. */
+function settingsOf(url: string, name: string): PoolConfig {
+  const example = "postgres://user:password@host:5432/database";
+  // A password with a question mark and an @ would pass for a port, parameters, and a part of one.
+  if (/\?.*@/s.test(url)) refuseUrl(name, 'holds an "@" behind a "?"', example);
+  const { password, parameters } = parseServerUrl(url, {
+    schemes: ["postgres", "postgresql"],
+    hosts: "optional",
+    example,
+    name,
+  });
   try {
     // Parts that the URL leaves out are empty strings, and would hide the settings beside it.
     const given = Object.entries(parseIntoClientConfig(url)).filter(([, value]) => value !== "");
-    return { ...Object.fromEntries(given), ...pool };
-  } catch (cause) {
-    throw new InvalidOptionsError(
-      "url cannot be read; it should be postgres://user:password@host:5432/database, percent-encoded",
-      { cause },
-    );
+    return Object.fromEntries(given);
+  } catch (error) {
+    const { message } = error as Error;
+    const values = [password, ...(parameters.has("password") ? parameters.values() : [])];
+    const says = values.some((value) => value && message.includes(value)) ? "" : `: ${message}`;
+    throw new InvalidOptionsError(`${name} cannot be read by pg${says}`);
   }
 }
 
@@ -363,6 +401,10 @@ export class MissingTableError extends SchemaError {
   constructor(message: string) {
     super(`${message}: ${schemaAdvice}`);
   }
+}
+
+function tooLate(outcome: FailureOutcome): TimeoutError {
+  return new TimeoutError("PostgreSQL did not answer in time", { outcome });
 }
 
 function ignore(): void {}

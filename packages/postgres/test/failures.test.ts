@@ -228,9 +228,19 @@ await withEngine(startPostgresServer, async (postgres) => {
       onTestFinished(() => holder.end());
       await holder.query("BEGIN");
       await holder.query("SELECT FROM chatstore_sessions WHERE key = $1 FOR UPDATE", [key]);
-      const late = { code: "TIMEOUT", outcome: "unknown" };
-      await expect(store.addMessages(key, [say("y")])).rejects.toMatchObject(late);
-      await expect(store.setMessages(key, [])).rejects.toMatchObject({ code: "TIMEOUT" });
+      // Nothing was written before the lock, and nothing will be.
+      const late = { code: "TIMEOUT", outcome: "not-applied", retryable: true };
+      const { version } = await store.getSession(key).then((session) => ({ ...session }));
+      for (const write of [
+        () => store.addMessages(key, [say("y")]),
+        () => store.addMessages(key, [say("y")], { ifVersion: version }),
+        () => store.setTitle(key, "y"),
+        () => store.setMessages(key, []),
+        () => store.deleteLastMessage(key),
+        () => store.deleteMessages(key),
+      ]) {
+        await expect(write()).rejects.toMatchObject(late);
+      }
       await until("the server to forget", async () => (await waiting()).length === 0);
       await holder.query("COMMIT");
       expect(await texts(key)).toEqual(["x"]);
@@ -382,7 +392,8 @@ await withEngine(startPostgresServer, async (postgres) => {
       onTestFinished(() => pool.end());
       const store = open({ pool, timeout: 300 });
       const key = newKey();
-      await expect(store.addMessages(key, [say("x")])).rejects.toMatchObject({ code: "TIMEOUT" });
+      const late = { code: "TIMEOUT", outcome: "not-applied" };
+      await expect(store.addMessages(key, [say("x")])).rejects.toMatchObject(late);
       busy.release();
       await store.addMessages(key, [say("y")]);
       expect(await texts(key)).toEqual(["y"]);
