@@ -92,6 +92,7 @@ await withEngine(startRedisServer, ({ url }) => {
   });
 
   const repeatable: Record<string, (store: redis.ChatStore) => Promise<redis.WriteResult>> = {
+    addMessages: (store) => store.addMessages(key, [say("mine", "mine")]),
     setState: (store) => store.setState(key, { note: "mine" }),
     setMessages: (store) => store.setMessages(key, [say("mine")]),
     replaceMessagesAfter: (store) => store.replaceMessagesAfter(key, null, [say("mine")]),

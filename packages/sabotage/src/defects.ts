@@ -21,6 +21,7 @@ import {
   type Write,
 } from "@chatstore/core";
 import { type Defect, delegate } from "./defect.js";
+import { isolation } from "./isolation.js";
 import { multiProcess } from "./multi-process.js";
 import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
@@ -1090,6 +1091,7 @@ export const defects: Readonly<Record<string, Defect>> = {
     }),
   },
 
+  ...isolation,
   ...multiProcess,
   ...outcomes,
   ...replacing,

@@ -2,13 +2,14 @@ import type { ChatStore, SessionInfo } from "../chat-store.js";
 import {
   parseSessionKey,
   rawSessionKey,
+  type SessionKey,
   type SessionKeyParts,
   sessionKey,
 } from "../session-key.js";
 import { anyKeyParts, forAll } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { listAll } from "./lists.js";
-import { say, texts } from "./messages.js";
+import { ids, say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
 import { fc, test } from "./tools.js";
 
@@ -75,6 +76,12 @@ const neighbours: readonly SessionKeyParts[] = [
   { user: "z", conversation: `${long}b` },
 ];
 
+/**
+ * Ends of lines to some (JavaScript's `.` and `$`, editors), white space to `\s` and `trim`, nothing at all to others; patterns of
+ * LIKE, globs and regular expressions.
+ */
+const special = [..."\u2028\u2029\ufeff\u3000\u200b\u00ad%_*.\\"];
+
 /** No key reads another's data, whatever characters it holds. */
 export function isolated(subject: Subject): void {
   test("keys that look alike do not share a session", async () => {
@@ -134,6 +141,104 @@ export function isolated(subject: Subject): void {
       same(texts(await store.getMessages(key)), [key], "Erasing others changed a session");
     }
   });
+
+  for (const character of special) {
+    const code = character.codePointAt(0)?.toString(16).toUpperCase().padStart(4, "0");
+    test(`a character that is special to somebody is one like others: U+${code}`, async () => {
+      const store = subject.open(subject.namespace());
+      const [tenant, user, conversation] = ["t", "u", "c"];
+      // Each beside what a pattern or a separator would leave of it, and beside what would match it.
+      const variants = (text: string) => [
+        text,
+        `${text}${character}`,
+        `${text}${character}x`,
+        `${character}${text}`,
+        `${text}xx`,
+      ];
+      const keys = [
+        ...variants(tenant).map((one) => sessionKey({ tenant: one, user, conversation })),
+        ...variants(user).map((one) => sessionKey({ tenant, user: one, conversation })),
+        ...variants(user).map((one) => sessionKey({ user: one })),
+        ...variants(conversation).map((one) => sessionKey({ tenant, user, conversation: one })),
+        ...variants(conversation).map((one) => sessionKey({ user, conversation: one })),
+        ...variants("raw").map(rawSessionKey),
+      ];
+      const remaining = new Set<SessionKey>(keys);
+      const messages = variants("m").map((id) => say(`under ${id}`, { id }));
+      const document = Object.fromEntries(variants("s").map((text) => [text, text]));
+      for (const key of remaining) {
+        await store.addMessages(key, [...messages, say(key, { id: "key" })]);
+        await store.setTitle(key, `${character}${key}${character}`);
+        await store.setState(key, { document });
+      }
+      const check = async (loss: string) => {
+        same([...(await store.getKeys())].sort(), [...remaining].sort(), loss);
+        for (const key of remaining) {
+          const { session, messages } = await store.readSession(key);
+          same(
+            [session?.title, session?.state, texts(messages).at(-1), messages.length],
+            [`${character}${key}${character}`, { document }, key, 6],
+            `${loss}: ${JSON.stringify(key)} is not what was written`,
+          );
+        }
+      };
+      await check("What was written is not what is there");
+
+      const [key = ""] = remaining;
+      const [plain = "", ...others] = variants("m");
+      for (const id of others) {
+        await store.updateMessage(key, id, say(`edited ${id}`));
+        same(
+          texts(await store.getMessages(key, { after: plain, limit: others.length })),
+          others.map(
+            (one) => `${others.indexOf(one) <= others.indexOf(id) ? "edited" : "under"} ${one}`,
+          ),
+          "Editing a message edited another one, or none",
+        );
+        same(
+          ids(await store.getMessages(key, { before: id })),
+          variants("m").slice(0, variants("m").indexOf(id)),
+          "The page before a message is another one's",
+        );
+      }
+
+      // Each neighbour goes alone.
+      const users = new Map<string, { tenant?: string | undefined; user: string }>();
+      for (const key of remaining) {
+        const parsed = parseSessionKey(key);
+        if ("raw" in parsed) continue;
+        users.set(sessionKey({ tenant: parsed.tenant, user: parsed.user }), parsed);
+      }
+      for (const raw of variants("raw").map(rawSessionKey)) {
+        await store.deleteMessages(raw);
+        remaining.delete(raw);
+        same(
+          [...(await store.getKeys())].sort(),
+          [...remaining].sort(),
+          "Erasing a raw key took others",
+        );
+      }
+      for (const scope of users.values()) {
+        const own = [...remaining].filter((key) => {
+          const parsed = parseSessionKey(key);
+          return "user" in parsed && parsed.user === scope.user && parsed.tenant === scope.tenant;
+        });
+        const { tenant, user } = scope;
+        same(
+          keysOf(await listAll(store, { tenant, user })).sort(),
+          own.sort(),
+          `The list of ${JSON.stringify({ tenant, user })} is not that user's`,
+        );
+        same(
+          await store.deleteSessions({ tenant, user }),
+          own.length,
+          "Erasing a user erased too many sessions or too few",
+        );
+        for (const key of own) remaining.delete(key);
+        await check("Erasing a user left sessions, or took others'");
+      }
+    });
+  }
 
   test("a user without a tenant is not that user of any tenant", async () => {
     const store = subject.open(subject.namespace());
