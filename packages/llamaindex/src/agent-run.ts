@@ -14,8 +14,11 @@ export interface AgentWorkflow<State> {
 
 /** Hears of the messages of a run before the agent adds them to memory. */
 export interface RunObserver {
-  /** The agent will add this message, this very object, when it has answered. */
-  occurred(message: ChatMessage): void;
+  /**
+   * The agent will add this message, this very object, when it has answered. Resolves when it is stored, or could not be;
+   * never rejects.
+   */
+  occurred(message: ChatMessage): Promise<void>;
   /** The agent will add `message` instead of the equal `earlier`. */
   replaced(earlier: ChatMessage, message: ChatMessage): void;
   /** The model failed: the run is over, and nobody will add these messages. */
@@ -98,15 +101,18 @@ class Run {
     this.#observer = observer;
   }
 
-  changed(scratchpad: readonly ChatMessage[]): void {
+  /** Resolves when what is new is stored. */
+  async changed(scratchpad: readonly ChatMessage[]): Promise<void> {
+    const occurred: Promise<void>[] = [];
     for (const message of scratchpad) {
       if (this.#seen.has(message)) continue;
       this.#seen.add(message);
       const earlier = this.#returned.get(toolResultId(message) ?? "");
       if (earlier !== undefined && isDeepStrictEqual(earlier, message)) {
         this.#observer.replaced(earlier, message);
-      } else this.#observer.occurred(message);
+      } else occurred.push(this.#observer.occurred(message));
     }
+    await Promise.all(occurred);
   }
 
   /** A tool returned: the message that LlamaIndex will make of it once all calls of the step have. */
@@ -114,7 +120,7 @@ class Run {
     const toolResult = { id: toolId, result, isError };
     const message: ChatMessage = { role: "user", content: result, options: { toolResult } };
     this.#returned.set(toolId, message);
-    this.#observer.occurred(message);
+    void this.#observer.occurred(message);
   }
 
   failed(scratchpad: readonly ChatMessage[]): void {
@@ -140,7 +146,8 @@ function wrapAgent(agent: Agent): void {
     const run = state[runOf];
     try {
       const step = await takeStep.call(agent, context, state, ...rest);
-      run?.changed(state.scratchpad);
+      // Written ahead: no tool is called before its call is stored, or an outage has kept it from being.
+      await run?.changed(state.scratchpad);
       if (run !== undefined) for (const call of step.toolCalls) runOfCall.set(call, run);
       return step;
     } catch (error) {
@@ -150,7 +157,7 @@ function wrapAgent(agent: Agent): void {
   };
   agent.handleToolCallResults = async (state, ...rest) => {
     await handleToolCallResults.call(agent, state, ...rest);
-    state[runOf]?.changed(state.scratchpad);
+    void state[runOf]?.changed(state.scratchpad);
   };
 }
 

@@ -6,6 +6,7 @@ import {
   InvalidOptionsError,
   parseSessionKey,
 } from "@chatstore/core";
+import { checkStore } from "./options.js";
 
 /** Options of {@link persistentChatMemoryBuffer}, beside those of LlamaIndex's own `ChatMemoryBuffer`. */
 export interface PersistentChatMemoryBufferOptions {
@@ -66,6 +67,7 @@ export async function persistentChatMemoryBuffer<
     PersistentChatMemoryBuffer<Parameters<InstanceType<Class>["put"]>[0]>
 > {
   const { store, key, chatHistory, ...bufferOptions } = options;
+  checkStore(store);
   parseSessionKey(key); // refuses what is no key
   const { prototype } = (ChatMemoryBuffer ?? {}) as { prototype?: Partial<UpstreamBuffer> };
   const methods = ["put", "set", "reset", "getMessages"] as const;

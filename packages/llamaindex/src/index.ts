@@ -9,7 +9,9 @@ export {
   type PersistentChatMemoryBufferOptions,
   persistentChatMemoryBuffer,
 } from "./chat-memory-buffer.js";
+export type { ReplyChunk } from "./partial-reply.js";
 export {
+  type FlushOptions,
   type PersistentMemory,
   type PersistentMemoryOptions,
   persistentMemory,

@@ -1,6 +1,14 @@
 /** What a memory begins with: the stored messages, and what its blocks had made of them. */
-import { type ChatStore, type ChatStoreError, InvalidOptionsError } from "@chatstore/core";
 import {
+  type ChatStore,
+  type ChatStoreError,
+  InvalidOptionsError,
+  type NewMessage,
+  type Version,
+} from "@chatstore/core";
+import { translate } from "./incoming.js";
+import {
+  type FactBlock,
   hasLongTerm,
   hasRandomId,
   isFactBlock,
@@ -14,15 +22,25 @@ export const stateEntry = "llamaindex";
 /** What the bridge keeps in the session's state, under {@link stateEntry}. */
 export interface State {
   readonly tokenLimit?: number | undefined;
-  /** Id of the newest message that the long-term memory blocks have processed. */
+  /** Id of the message up to which the long-term memory blocks have processed all that is stored. */
   readonly cursor?: string | undefined;
   /** What each `factExtractionBlock` has learnt, in the order of the blocks. */
   readonly facts?: readonly StoredFacts[] | undefined;
 }
 
-interface StoredFacts {
+export interface StoredFacts {
   readonly id: string;
   readonly facts: readonly unknown[];
+}
+
+/** What a memory begins with. */
+export interface Loaded {
+  readonly messages: NewMessage[];
+  readonly memoryCursor: number;
+  readonly state: State;
+  readonly version: Version | null;
+  /** How many of the stored messages LlamaIndex has no form for. */
+  readonly leftOut: number;
 }
 
 /** Read a session, or its newest messages and those before that no block has processed yet. */
@@ -31,22 +49,37 @@ export async function load(
   key: string,
   window: number | undefined,
   blocks: readonly UpstreamBlock[],
-) {
-  const { session, messages } = await store.readSession(key, { last: window });
+): Promise<Loaded> {
+  const { session, messages: stored } = await store.readSession(key, { last: window });
   const state = (session?.state[stateEntry] ?? {}) as State;
   const loaded = { state, version: session?.version ?? null };
   // Without long-term memory nothing stands for the messages before the cursor.
-  if (!hasLongTerm(blocks)) return { ...loaded, messages, memoryCursor: 0 };
-  const processed = messages.findIndex(({ id }) => id === state.cursor) + 1;
-  if (processed > 0 || messages.length === (session?.messageCount ?? 0)) {
-    return { ...loaded, messages, memoryCursor: processed };
+  if (!hasLongTerm(blocks)) return { ...loaded, ...translated(stored), memoryCursor: 0 };
+  const given = translated(stored);
+  const memoryCursor = given.messages.findIndex(({ id }) => id === state.cursor) + 1;
+  if (memoryCursor > 0 || stored.length === (session?.messageCount ?? 0)) {
+    return { ...loaded, ...given, memoryCursor };
   }
   const unprocessed = await readAfter(store, key, state.cursor);
-  return { ...loaded, messages: unprocessed, memoryCursor: 0 };
+  return { ...loaded, ...translated(unprocessed), memoryCursor: 0 };
+}
+
+function translated(stored: readonly NewMessage[]) {
+  let leftOut = 0;
+  const messages = stored.flatMap((message) => {
+    const own = translate(message);
+    if (own.length === 0) leftOut++;
+    return own;
+  });
+  return { messages, leftOut };
 }
 
 /** Everything after the message; everything, when it is gone. */
-async function readAfter(store: ChatStore, key: string, id: string | undefined) {
+export async function readAfter(
+  store: ChatStore,
+  key: string,
+  id: string | undefined,
+): Promise<readonly NewMessage[]> {
   try {
     return await store.getMessages(key, { after: id });
   } catch (error) {
@@ -70,14 +103,23 @@ export function claimBlocks(blocks: readonly UpstreamBlock[], store: ChatStore, 
   }
 }
 
-/** Give blocks back what they knew. Returns what they will lose all the same. */
-export function restoreFacts(blocks: readonly UpstreamBlock[], state: State): string[] {
-  const stored = state.facts ?? [];
+/** Where a block's facts stand among the stored ones; -1 when they do not. */
+export function placeOf(stored: readonly StoredFacts[], { id }: FactBlock, index: number): number {
+  const place = stored.findIndex((one) => one.id === id);
+  // A block that was given no id has another one each time, but the same place.
+  const inPlace = place === -1 && hasRandomId(id) && hasRandomId(stored[index]?.id ?? "");
+  return inPlace ? index : place;
+}
+
+/** Give blocks back what they knew. */
+export function restoreFacts(blocks: readonly UpstreamBlock[], { facts = [] }: State): void {
   for (const [index, block] of blocks.filter(isFactBlock).entries()) {
-    // A block that was given no id has another one each time, but the same place.
-    const inPlace = hasRandomId(block.id) ? stored[index] : undefined;
-    block.facts = [...((stored.find(({ id }) => id === block.id) ?? inPlace)?.facts ?? [])];
+    block.facts = [...(facts[placeOf(facts, block, index)]?.facts ?? [])];
   }
+}
+
+/** What blocks will lose in spite of the store. */
+export function lossesOf(blocks: readonly UpstreamBlock[]): string[] {
   const warnings: string[] = [];
   if (blocks.some((block) => "maxFacts" in block && !isFactBlock(block))) {
     warnings.push(

@@ -5,23 +5,30 @@
 import { type ChatMessage, InvalidOptionsError, type NewMessage } from "@chatstore/core";
 
 /** Turns messages of one format into memory's own. */
-interface UpstreamAdapter {
+export interface UpstreamAdapter {
   isCompatible(message: unknown): boolean;
   toMemory(message: unknown): NewMessage;
+  fromMemory(message: NewMessage): unknown;
 }
 
 /** A block of LlamaIndex's memory: static, facts, vectors, or the user's own. */
 export interface UpstreamBlock {
   readonly id: string;
   readonly isLongTerm: boolean;
+  put(messages: readonly NewMessage[]): Promise<void>;
 }
 
 /** An instance of LlamaIndex's `Memory`. */
 export interface UpstreamMemory {
   messages: NewMessage[];
   tokenLimit: number;
+  readonly shortTermTokenLimitRatio: number;
+  /** Since 0.12. */
+  readonly logger?: { warn(...args: unknown[]): void };
   /** How many of the messages have been processed into long-term memory. */
   memoryCursor: number;
+  /** Since 0.12. */
+  readonly llm?: unknown;
   readonly memoryBlocks: readonly UpstreamBlock[];
   readonly adapters: Readonly<Record<string, UpstreamAdapter>>;
   add(message: unknown): Promise<void>;
@@ -29,6 +36,7 @@ export interface UpstreamMemory {
   manageMemoryBlocks(): Promise<void>;
   clear(): Promise<void>;
   countMessagesToken(messages: readonly ChatMessage[]): number;
+  countMemoryMessagesToken(messages: readonly NewMessage[]): number;
 }
 
 /** LlamaIndex's class `Memory`. */
@@ -42,11 +50,18 @@ export type MemoryClass = new (messages: NewMessage[], options: object) => Upstr
 export function memoryClass(createMemory: unknown): MemoryClass {
   const known = memoryClasses.get(createMemory as object);
   if (known !== undefined) return known;
-  const memory: unknown = typeof createMemory === "function" ? createMemory() : undefined;
+  let memory: unknown;
+  let cause: unknown;
+  try {
+    memory = typeof createMemory === "function" ? createMemory() : undefined;
+  } catch (error) {
+    cause = error; // such as a class, which is no function to call
+  }
   if (!isMemory(memory)) {
     throw new InvalidOptionsError(
-      "createMemory is not the one that this Chatstore knows: give it LlamaIndex's own, " +
+      "createMemory is not the one that this Chatstore knows: give it LlamaIndex's own function, no class and no memory, " +
         'as in import { createMemory } from "llamaindex" (0.12)',
+      { cause },
     );
   }
   const found = memory.constructor as MemoryClass;

@@ -114,6 +114,16 @@ export const toolTurn: fc.Arbitrary<ChatMessage[]> = fc
     })),
   ]);
 
+/** Whether JSON can say it. A `vectorBlock` fails over what it cannot. */
+export function isJson(value: unknown): boolean {
+  try {
+    JSON.stringify(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** What an application's blocks keep outside of themselves, so that it survives them. */
 export class World {
   readonly vectorStore = new TextVectorStore({ embeddingModel: new LengthEmbedding() });
@@ -154,11 +164,12 @@ class NoteBlock extends BaseMemoryBlock {
   }
 }
 
-/** Every line is a fact, until there are too many of them; some answers make no sense. */
-const learner = () =>
+/** Every line is a fact, until there are too many of them; unless it is patient, some answers make no sense. */
+const learner = (isPatient: boolean) =>
   new OfflineLLM(([prompt]) => {
     const asked = String(prompt?.content);
-    if (asked.includes("happy happy")) return "I would rather talk about something else.";
+    if (!isPatient && asked.includes("happy happy"))
+      return "I would rather talk about something else.";
     const lines = asked.match(/(?<=^\t).+$/gm);
     const known = /(?<=\{ facts: \[).*(?=\] \})/s.exec(asked)?.[0].split(", ") ?? [];
     return JSON.stringify({ facts: lines ?? known.slice(-2) });
@@ -220,13 +231,22 @@ export interface Setting {
 }
 
 /** The options of `createMemory`. */
-export function optionsOf({ limits, blocks }: Setting, world: World): MemoryOptions {
-  return { customAdapters, ...limits, memoryBlocks: blocks.map((one) => make(one, world)) };
+export function optionsOf(
+  { limits, blocks }: Setting,
+  world: World,
+  isPatient = false,
+): MemoryOptions {
+  const memoryBlocks = blocks.map((one) => make(one, world, isPatient));
+  return { customAdapters, ...limits, memoryBlocks };
 }
 
-function make({ kind, options }: Block, { vectorStore, notes }: World): BaseMemoryBlock {
+function make(
+  { kind, options }: Block,
+  { vectorStore, notes }: World,
+  isPatient: boolean,
+): BaseMemoryBlock {
   if (kind === "static") return staticBlock(options);
-  if (kind === "facts") return factExtractionBlock({ ...options, llm: learner() });
+  if (kind === "facts") return factExtractionBlock({ ...options, llm: learner(isPatient) });
   if (kind === "vectors") return vectorBlock({ ...options, vectorStore });
   return new NoteBlock(options, notes);
 }

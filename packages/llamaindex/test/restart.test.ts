@@ -8,6 +8,7 @@ import {
   anySetting,
   fixedBlocksOnly,
   input,
+  isJson,
   modelOf,
   optionsOf,
   toolTurn,
@@ -41,6 +42,8 @@ test("after a restart nothing is different: neither what the model is shown, nor
     steps,
   });
   await forAll(conversation, 60, async ({ setting, stale, steps }) => {
+    // A block that fails is given the same again; others may be, after a restart.
+    fc.pre(!setting.blocks.some(({ kind }) => kind === "vectors") || isJson(steps));
     const store = memoryChatStore();
     const user = (name: string) => {
       const world = new World();
@@ -51,7 +54,7 @@ test("after a restart nothing is different: neither what the model is shown, nor
           key,
           stale,
           onWarning: () => {},
-          ...optionsOf(setting, world),
+          ...optionsOf(setting, world, true),
           logger: { log() {}, warn() {}, error() {} },
         });
     };

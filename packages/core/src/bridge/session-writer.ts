@@ -15,6 +15,8 @@ const maxQueuedMessages = 1_000;
 /** Milliseconds before what failed is tried again by itself; doubled each time, up to the maximum. */
 const firstRetry = 1_000;
 const longestRetry = 30_000;
+/** Writers that may be faster than a change of the state, each between its read and its write. */
+const maxChanges = 100;
 
 /** The version that the session must still have; each write that it guards moves it on. */
 export interface VersionGuard {
@@ -23,9 +25,15 @@ export interface VersionGuard {
   conflict?: VersionConflictError;
 }
 
+/**
+ * What a state entry becomes, given what it is; `undefined` leaves it. Asked again when somebody else writes meanwhile, so it
+ * may read the session.
+ */
+export type StateChange = (present: unknown) => Promise<object | undefined> | object | undefined;
+
 type Operation = (
   | { readonly kind: "message"; readonly message: NewMessage }
-  | { readonly kind: "state"; readonly entry: string; readonly state: object }
+  | { readonly kind: "state"; readonly entry: string; readonly change: StateChange }
   | { readonly kind: "clear"; readonly entry: string }
 ) & {
   readonly guard: VersionGuard | undefined;
@@ -65,9 +73,12 @@ export class SessionWriter implements Backlog {
     return this.#write({ kind: "message", message, guard });
   }
 
-  /** Replace a state entry, the bridge's own. */
-  setState(entry: string, state: object, guard?: VersionGuard): Promise<void> {
-    return this.#write({ kind: "state", entry, state, guard });
+  /**
+   * Change a state entry, the bridge's own: read, changed and written as one step, since another request's bridge may be
+   * changing it too. While it waits, the same change asked for again stands for it.
+   */
+  changeState(entry: string, change: StateChange, guard?: VersionGuard): Promise<void> {
+    return this.#write({ kind: "state", entry, change, guard });
   }
 
   /** Remove all messages and a state entry, the bridge's own. Title and other state stay. */
@@ -133,11 +144,8 @@ export class SessionWriter implements Backlog {
     const write = guarded(first?.guard);
     try {
       if (first?.kind === "clear") await this.#clear(first.entry, write);
-      else if (first?.kind === "state") {
-        await write((options) =>
-          this.#store.setState(this.#key, { [first.entry]: first.state }, options),
-        );
-      } else {
+      else if (first?.kind === "state") await this.#change(first, write);
+      else {
         const messages = messagesOf(operations);
         await write((options) => this.#store.addMessages(this.#key, messages, options));
       }
@@ -150,6 +158,25 @@ export class SessionWriter implements Backlog {
       if (!isRefusal(error)) throw error;
       if (operations.length === 1 && first !== undefined) first.refusal = error as Error;
       else for (const operation of operations) await this.#perform([operation]);
+    }
+  }
+
+  async #change(
+    { entry, change, guard }: Operation & { kind: "state" },
+    write: GuardedWrite,
+  ): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      const session = await this.#store.getSession(this.#key);
+      const value = await change(session?.state[entry]);
+      if (value === undefined) return;
+      try {
+        return await write(({ ifVersion = session?.version ?? null }) =>
+          this.#store.setState(this.#key, { [entry]: value }, { ifVersion }),
+        );
+      } catch (error) {
+        const isOvertaken = isChatStoreError(error) && error.code === "VERSION_CONFLICT";
+        if (!isOvertaken || guard !== undefined || attempt === maxChanges) throw error;
+      }
     }
   }
 
@@ -194,22 +221,15 @@ function messagesOf(operations: readonly Operation[]): NewMessage[] {
 /** The writes that a queue amounts to: consecutive messages together, nothing that a later clear or state undoes. */
 function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: number }[] {
   const steps: { operations: Operation[]; end: number }[] = [];
-  const last = new Map<string, number>();
-  for (const [index, { kind, guard, ...rest }] of queue.entries()) {
-    // A guarded one may yet be refused, and then undoes nothing.
-    if (guard === undefined && "entry" in rest) last.set(kind, index).set(kind + rest.entry, index);
+  // A guarded one may yet be refused, and then undoes nothing.
+  const lastClear = queue.findLastIndex(({ kind, guard }) => kind === "clear" && !guard);
+  const lastChange = new Map<StateChange, number>();
+  for (const [index, one] of queue.entries()) {
+    if (one.kind === "state" && !one.guard) lastChange.set(one.change, index);
   }
-  const lastOf = (name: string) => last.get(name) ?? -1;
   for (const [index, operation] of queue.entries()) {
-    const { kind } = operation;
-    const undone =
-      kind === "message"
-        ? lastOf("clear")
-        : Math.max(
-            lastOf(`clear${operation.entry}`),
-            kind === "state" ? lastOf(`state${operation.entry}`) : -1,
-          );
-    if (index < undone) continue;
+    if (index < lastClear && isUndone(operation, queue[lastClear])) continue;
+    if (operation.kind === "state" && index < (lastChange.get(operation.change) ?? 0)) continue;
     const step = steps.at(-1);
     const last = step?.operations[0];
     if (
@@ -225,6 +245,10 @@ function toSteps(queue: readonly Operation[]): { operations: Operation[]; end: n
     }
   }
   return steps;
+}
+
+function isUndone(operation: Operation, clear: Operation | undefined): boolean {
+  return operation.kind === "message" || operation.entry === (clear as { entry?: string }).entry;
 }
 
 /** Whether what failed with this error is still queued and will be tried again. */
