@@ -220,8 +220,8 @@ export class LongTerm {
     if (messages.some((message) => message.id === id)) return true;
     const { store, key } = this.#session;
     try {
-      await store.getMessages(key, { after: id, limit: 1 });
-      return true;
+      const { session } = await store.readSession(key, { after: id, limit: 1 });
+      return session !== undefined;
     } catch (error) {
       if ((error as Partial<ChatStoreError>).code !== "MESSAGE_NOT_FOUND") throw error;
       return false;

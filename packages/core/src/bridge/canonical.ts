@@ -74,7 +74,10 @@ class Reader {
     }
     this.role = roleOf(role);
     if (role !== undefined && this.role === undefined) return; // nobody knows who that is
-    if (role === undefined && type !== "message") return this.part(fields);
+    if (role === undefined && type !== "message") {
+      this.part(fields);
+      return;
+    }
     const { tool_call_id, tool_calls, name, function_call, toolInvocations, additional_kwargs } =
       fields;
     if (role === "tool" || role === "function") {
@@ -96,7 +99,10 @@ class Reader {
 
   /** A part of a message, or an item that stands for itself. */
   part(part: unknown): void {
-    if (typeof part === "string") return this.#text(part);
+    if (typeof part === "string") {
+      this.#text(part);
+      return;
+    }
     if (!isForeignPart(part) && this.role !== undefined) {
       this.content.push(part as MessageContentPart);
       return;

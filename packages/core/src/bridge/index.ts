@@ -5,8 +5,14 @@
  * @packageDocumentation
  */
 export { throwFailures, WritePromise } from "../write-promise.js";
-export { type FilledIn, filledIn } from "./filled-in.js";
 export { toCanonical } from "./canonical.js";
+export { type FilledIn, filledIn } from "./filled-in.js";
 export * from "./native.js";
-export { type SessionWriter, type StateChange, staysQueued, type VersionGuard, writerOf } from "./session-writer.js";
+export {
+  type SessionWriter,
+  type StateChange,
+  staysQueued,
+  type VersionGuard,
+  writerOf,
+} from "./session-writer.js";
 export { observeKey, warn, warnOnce } from "./warnings.js";
