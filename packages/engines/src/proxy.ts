@@ -23,6 +23,16 @@ export interface TcpProxy {
    * Break the connection of the next request that contains a text, once. Resolves when it has happened.
    */
   cutNext(where: Cut, containing?: string): Promise<void>;
+  /**
+   * Lose the reply to the nth request, of those that contain a text, while `run` runs: the server has carried it out, `meanwhile`
+   * runs, and the connection breaks. Resolves to whether there were so many.
+   */
+  loseReply(
+    nth: number,
+    run: () => Promise<unknown>,
+    meanwhile?: () => Promise<unknown>,
+    containing?: string,
+  ): Promise<boolean>;
   /** Break all connections now. */
   cutAll(): void;
   /** From now on, swallow everything: connections are accepted and stay open, nothing is answered. */
@@ -38,7 +48,7 @@ export async function startProxy(target: string): Promise<TcpProxy> {
   const lines = new Set<Line>();
   let roundTrips = 0;
   let swallowing = false;
-  let plan: { where: Cut; containing: string; done: () => void } | undefined;
+  let plan: Plan | undefined;
 
   const server = createServer((client) => {
     const line = new Line(client, dial(Number(address.port), address.hostname));
@@ -50,14 +60,17 @@ export async function startProxy(target: string): Promise<TcpProxy> {
       cutting?.done();
       cutting = undefined;
     };
+    let losing = false;
     client.on("data", (request) => {
-      if (!clientSpeaks) roundTrips++;
+      const isNew = !clientSpeaks;
+      if (isNew) roundTrips++;
       clientSpeaks = true;
       if (swallowing) {
         line.swallowed = true;
         return;
       }
-      if (plan !== undefined && request.includes(plan.containing)) {
+      const counts = plan?.containing === "" ? isNew : request.includes(plan?.containing ?? "");
+      if (plan !== undefined && counts && --plan.nth === 0) {
         cutting = plan;
         plan = undefined;
         if (cutting.where === "before the request") return cut();
@@ -68,8 +81,11 @@ export async function startProxy(target: string): Promise<TcpProxy> {
       clientSpeaks = false;
       if (swallowing) {
         line.swallowed = true;
+      } else if (losing) {
+        // The rest of a reply that is lost.
       } else if (cutting?.where === "after the request") {
-        cut();
+        losing = true;
+        void cutting.meanwhile().finally(cut);
       } else if (cutting?.where === "in the reply") {
         client.write(reply.subarray(0, Math.ceil(reply.length / 2)), cut);
       } else {
@@ -94,8 +110,19 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     },
     cutNext: (where, containing = "") =>
       new Promise((done) => {
-        plan = { where, containing, done };
+        plan = { where, containing, done, nth: 1, meanwhile: async () => {} };
       }),
+    async loseReply(nth, run, meanwhile = async () => {}, containing = "") {
+      let lost = false;
+      const done = () => {
+        lost = true;
+      };
+      plan = { where: "after the request", containing, done, nth, meanwhile };
+      await run().finally(() => {
+        plan = undefined;
+      });
+      return lost;
+    },
     cutAll() {
       for (const line of lines) line.cut();
     },
@@ -112,6 +139,16 @@ export async function startProxy(target: string): Promise<TcpProxy> {
       await once(server, "close");
     },
   };
+}
+
+/** What is to break next. */
+interface Plan {
+  readonly where: Cut;
+  readonly containing: string;
+  /** How many requests it takes until then. */
+  nth: number;
+  readonly meanwhile: () => Promise<unknown>;
+  readonly done: () => void;
 }
 
 /** A client's connection and the one to the server that belongs to it: when one ends, so does the other. */

@@ -42,6 +42,9 @@ export async function startHooks(url: string): Promise<{
         await during();
         proxy.heal();
       },
+      // The driver's watching of the server names no collection.
+      loseAnswer: (namespace, nth, run, meanwhile) =>
+        proxy.loseReply(nth, run, meanwhile, namespace),
       roundTrips: async (_, run) => {
         const before = countCommands(await serverStatus());
         await run();

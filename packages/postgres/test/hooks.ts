@@ -62,6 +62,8 @@ export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
       proxy.heal();
     },
 
+    loseAnswer: (_, nth, run, meanwhile) => proxy.loseReply(nth, run, meanwhile),
+
     async roundTrips(_, run) {
       const before = proxy.roundTrips;
       await run();

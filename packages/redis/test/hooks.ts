@@ -47,6 +47,8 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
         await during();
         proxy.heal();
       },
+      loseAnswer: (namespace, nth, run, meanwhile) =>
+        proxy.loseReply(nth, run, meanwhile, namespace),
       roundTrips: async (_, run) => {
         const before = proxy.roundTrips;
         await run();

@@ -9,6 +9,7 @@ import {
   type ChatStoreBackend,
   type ChatStoreOptions,
   createChatStore,
+  type FailureOutcome,
 } from "@chatstore/core";
 import { SqliteBackend } from "@chatstore/sqlite";
 import Database from "better-sqlite3";
@@ -28,6 +29,9 @@ export interface SabotagedChatStoreOptions extends ChatStoreOptions {
 /** What all stores of this process have asked of their engine. */
 export const asked = { calls: 0, records: 0 };
 
+/** Which call of the engine is carried out next without an answer, in all stores of this process. */
+export const line: { lost?: { nth: number; meanwhile: () => Promise<unknown> } | undefined } = {};
+
 /** The factory that the suite is given, in its own process and in the child processes that it starts. */
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
   const defect = options.defect === undefined ? undefined : findDefect(options.defect);
@@ -38,7 +42,7 @@ export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStor
     connection ??= new Database(path, { timeout: 10_000 });
     return connection;
   };
-  const sound = options.down === undefined ? counted(sqlite) : away(sqlite, options.down);
+  const sound = options.down === undefined ? lossy(counted(sqlite)) : away(sqlite, options.down);
   const soundOrBroken = delegate(sound, defect?.backend?.(sound, engine));
   const backend = delegate(soundOrBroken, {
     async close() {
@@ -81,6 +85,31 @@ function counted(backend: ChatStoreBackend): ChatStoreBackend {
       asked.records += args[1].length;
       return backend.replace(...args);
     },
+  });
+}
+
+/** The line to the engine, which loses an answer where it is told to. */
+function lossy(backend: ChatStoreBackend): ChatStoreBackend {
+  const over = <Args extends unknown[], T>(
+    outcome: FailureOutcome,
+    call: (...args: Args) => Promise<T>,
+  ) => {
+    return async (...args: Args): Promise<T> => {
+      const result = await call(...args);
+      const { lost } = line;
+      if (lost === undefined || --lost.nth > 0) return result;
+      line.lost = undefined;
+      await lost.meanwhile();
+      throw new BackendError("The line is down", { retryable: true, outcome });
+    };
+  };
+  return delegate(backend, {
+    read: over("not-applied", (...args) => backend.read(...args)),
+    list: over("not-applied", (...args) => backend.list(...args)),
+    append: over("unknown", (...args) => backend.append(...args)),
+    edit: over("unknown", (...args) => backend.edit(...args)),
+    replace: over("unknown", (...args) => backend.replace(...args)),
+    erase: over("unknown", (...args) => backend.erase(...args)),
   });
 }
 

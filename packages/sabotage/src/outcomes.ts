@@ -1,6 +1,6 @@
 /** Defects of writes whose answer is lost, and of their repetition. */
 import { randomUUID } from "node:crypto";
-import { ChatStore, type ChatStoreBackend } from "@chatstore/core";
+import { BackendError, ChatStore, type ChatStoreBackend } from "@chatstore/core";
 import type { Defect } from "./defect.js";
 
 /** What a method does when it is called for a write that it was called for before. */
@@ -19,6 +19,25 @@ function repeated(
     },
   };
 }
+
+/** The errors of a backend, changed on their way out. */
+function withErrors(
+  sound: ChatStoreBackend,
+  methods: readonly ("read" | "list" | "append" | "edit" | "replace")[],
+  change: (error: BackendError) => unknown,
+): Partial<ChatStoreBackend> {
+  const entries = methods.map((name) => [
+    name,
+    (...args: unknown[]) =>
+      (sound[name] as (...args: unknown[]) => Promise<unknown>)(...args).catch((error: unknown) => {
+        throw error instanceof BackendError ? change(error) : error;
+      }),
+  ]);
+  return Object.fromEntries(entries) as Partial<ChatStoreBackend>;
+}
+
+const notApplied = ({ message, retryable }: BackendError) =>
+  new BackendError(message, { retryable, outcome: "not-applied" });
 
 export const outcomes: Readonly<Record<string, Defect>> = {
   "names the version of whoever wrote last for an append": {
@@ -68,6 +87,36 @@ export const outcomes: Readonly<Record<string, Defect>> = {
           signal,
         ),
       ),
+  },
+
+  "says of an edit whose answer was lost that it did not happen": {
+    breaks: "G9",
+    backend: (sound) => withErrors(sound, ["edit"], notApplied),
+  },
+
+  "says of a replacement whose commit failed after it happened that it did not happen": {
+    breaks: "G9",
+    backend: (sound) => withErrors(sound, ["replace"], notApplied),
+  },
+
+  "says of an append whose answer was lost that it did not happen": {
+    breaks: "G9",
+    backend: (sound) => withErrors(sound, ["append"], notApplied),
+  },
+
+  "does not repeat a read that was cut": {
+    breaks: "G9",
+    backend: (sound) =>
+      withErrors(
+        sound,
+        ["read", "list"],
+        ({ message, outcome }) => new BackendError(message, { retryable: false, outcome }),
+      ),
+  },
+
+  "throws the driver's own error for a cut connection": {
+    breaks: "G9",
+    backend: (sound) => withErrors(sound, ["append"], () => new Error("read ECONNRESET")),
   },
 
   "erases again what was begun after an erasure whose answer was lost": {

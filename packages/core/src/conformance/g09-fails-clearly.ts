@@ -4,6 +4,7 @@ import type { BackendError, ChatStoreError, ErrorCode } from "../errors.js";
 import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";
 import { ids, say } from "./messages.js";
+import { survivesLostAnswers } from "./outcomes.js";
 import { need, type Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
 
@@ -178,6 +179,9 @@ export function failsClearly(subject: Subject): void {
       "Repeating the writes of an outage lost or doubled messages",
     );
   });
+
+  describe("an answer that is lost, and the connection with it, does not harm", () =>
+    survivesLostAnswers(subject));
 
   describe("cut connections", () => {
     test("do not lose, double or reorder appends, and the store recovers", async (context) => {

@@ -4,7 +4,7 @@ import { sessionKey } from "../session-key.js";
 import { refused, same } from "./claims.js";
 import { type Fault, failWrites } from "./faults.js";
 import { say, texts } from "./messages.js";
-import type { Subject } from "./subject.js";
+import { need, type Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
 
 interface Place {
@@ -135,20 +135,122 @@ const repeated: Readonly<Record<string, Repeated>> = {
   },
 };
 
+/** Requests of which the answer is lost, one after the other: more than a write of these sizes takes. */
+const mostRequests = 40;
+
+/** Answers of the engine itself are lost, at every request that a call makes: what a backend makes of that. */
+export function survivesLostAnswers(subject: Subject): void {
+  const namespace = subject.namespace();
+
+  for (const [name, { write, leaves, begins, lands = false }] of Object.entries(repeated)) {
+    test(name, async (context) => {
+      const loseAnswer = need(context, subject.hooks.loseAnswer, "loseAnswer");
+      const [store, other] = [subject.open(namespace), subject.open(namespace)];
+      for (let nth = 1; nth <= mostRequests; nth++) {
+        const at = await placeOf(subject, store, begins);
+        const before = begins ? undefined : at.version;
+        let foreign: string | null | undefined;
+        let result: PromiseSettledResult<Awaited<ReturnType<Repeated["write"]>>> | undefined;
+        const isLost = await loseAnswer(
+          namespace,
+          nth,
+          async () => {
+            [result] = await Promise.allSettled([write(store, at)]);
+          },
+          async () => {
+            // Before it has happened, it may hold a lock.
+            const session = await other.getSession(at.key);
+            if (session?.version === before) return;
+            foreign = (await other.addMessages(at.key, [say("foreign")])).version;
+          },
+        );
+        const found = await other.readSession(at.key);
+        if (foreign === undefined) {
+          same(
+            [texts(found.messages), result?.status],
+            [leaves, "fulfilled"],
+            `The answer to request ${nth} was lost, nobody else wrote, and ${name} did not happen once`,
+          );
+        } else {
+          same(
+            { texts: texts(found.messages), version: found.session?.version },
+            { texts: [...leaves, "foreign"], version: foreign },
+            `The answer to request ${nth} was lost, and ${name} was done again: it, or what others wrote, is there twice or gone`,
+          );
+          await judge(store, at, lands, result);
+        }
+        if (!isLost) return;
+      }
+    });
+  }
+
+  test("every read", async (context) => {
+    const loseAnswer = need(context, subject.hooks.loseAnswer, "loseAnswer");
+    const store = subject.open(namespace);
+    const at = await placeOf(subject, store);
+    const { user } = at;
+    const reads: Readonly<Record<string, () => Promise<unknown>>> = {
+      getMessages: () => store.getMessages(at.key),
+      "the newest": () => store.getMessages(at.key, { last: 2 }),
+      "a page": () => store.getMessages(at.key, { before: "c", limit: 1 }),
+      getSession: () => store.getSession(at.key),
+      listSessions: () => store.listSessions({ tenant: "acme", user }),
+      "listSessions of all": () => store.listSessions({ tenant: "acme", limit: 1 }),
+    };
+    for (const [name, read] of Object.entries(reads)) {
+      const expected = await read();
+      for (let nth = 1, isLost = true; isLost && nth <= mostRequests; nth++) {
+        const run = async () =>
+          same(await read(), expected, `${name}: a read that was repeated reads otherwise`);
+        isLost = await loseAnswer(namespace, nth, run, async () => {});
+      }
+    }
+  });
+}
+
+async function placeOf(subject: Subject, store: ChatStore, begins = false): Promise<Place> {
+  const user = subject.user();
+  const keyOf = (conversation: string) => sessionKey({ tenant: "acme", user, conversation });
+  const key = keyOf("main");
+  const abc = begins ? keyOf("abc") : key;
+  const messages = ["a", "b", "c"].map((id) => say(id, { id }));
+  const { version } = await store.addMessages(abc, messages);
+  return { user, key, abc, version: String(version) };
+}
+
+/** What a write said that has happened, and after which somebody else wrote. */
+async function judge(
+  store: ChatStore,
+  { key }: Place,
+  lands: boolean,
+  result: PromiseSettledResult<Awaited<ReturnType<Repeated["write"]>>> | undefined,
+): Promise<void> {
+  if (result?.status === "rejected") {
+    const { code, outcome } = result.reason as BackendError;
+    same(
+      [code, outcome, lands],
+      ["BACKEND", "unknown", false],
+      `A write that has happened was said to have failed: ${result.reason}`,
+    );
+    return;
+  }
+  const written = result?.value;
+  if (typeof written !== "object" || written.version === null) return;
+  await refused(
+    store.setMessages(key, [], { ifVersion: written.version }),
+    "VERSION_CONFLICT",
+    "A write returned a version that somebody else made: the next one on it overwrites what this writer never saw",
+  );
+}
+
 /** A write whose answer was lost, and its repetition: as many attempts as it takes. */
 export function knowsOutcomes(subject: Subject): void {
   const namespace = subject.namespace();
 
   async function prepare({ begins }: Repeated) {
-    const user = subject.user();
-    const keyOf = (conversation: string) => sessionKey({ tenant: "acme", user, conversation });
-    const key = keyOf("main");
-    const abc = begins ? keyOf("abc") : key;
     const [store, other] = [subject.open(namespace), subject.open(namespace)];
     await other.open();
-    const messages = ["a", "b", "c"].map((id) => say(id, { id }));
-    const { version } = await store.addMessages(abc, messages);
-    return { store, other, at: { user, key, abc, version: String(version) } };
+    return { store, other, at: await placeOf(subject, store, begins) };
   }
 
   for (const [name, repetition] of Object.entries(repeated)) {
@@ -199,21 +301,7 @@ export function knowsOutcomes(subject: Subject): void {
           { texts: [...leaves, "foreign"], version: foreign },
           "A write was repeated although it had happened: it, or what others wrote, is there twice or gone",
         );
-        if (result.status === "rejected") {
-          const { code, outcome } = result.reason as BackendError;
-          same(
-            [code, outcome, repetition.lands ?? false],
-            ["BACKEND", "unknown", false],
-            `A write that has happened was said to have failed: ${result.reason}`,
-          );
-          return;
-        }
-        if (typeof result.value === "number" || result.value.version === null) return;
-        await refused(
-          store.setMessages(at.key, [], { ifVersion: result.value.version }),
-          "VERSION_CONFLICT",
-          "A write returned a version that somebody else made: the next one on it overwrites what this writer never saw",
-        );
+        await judge(store, at, repetition.lands ?? false, result);
       });
     });
   }

@@ -45,6 +45,16 @@ export interface ConformanceHooks {
   readonly cutConnections?: (namespace: string) => Promise<void>;
   /** Take the engine away while `during` runs: connections break, and new ones are refused or never answered. */
   readonly outage?: (namespace: string, during: () => Promise<unknown>) => Promise<void>;
+  /**
+   * While `run` runs, let the engine carry out its nth request, run `meanwhile`, and break the connection without an answer.
+   * Resolves to whether there were so many requests.
+   */
+  readonly loseAnswer?: (
+    namespace: string,
+    nth: number,
+    run: () => Promise<unknown>,
+    meanwhile: () => Promise<unknown>,
+  ) => Promise<boolean>;
   /** How many round trips to the engine `run` makes. */
   readonly roundTrips?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
   /** How much stored data `run` makes the engine look at: rows, keys, documents or bytes. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Guarantee, testChatStore } from "@chatstore/core/conformance";
 import Database from "better-sqlite3";
 import { afterAll } from "vitest";
-import { asked, defects } from "../../dist/index.js";
+import { asked, defects, line } from "../../dist/index.js";
 
 const directory = mkdtempSync(join(tmpdir(), "chatstore-sabotage-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -35,6 +35,14 @@ export function testSabotaged(
     unreachable: { path: path("away"), defect, down: "connect to me:hunter2-canary@nowhere" },
     hooks: {
       dump: async (namespace) => dump(path(namespace)),
+      loseAnswer: async (_, nth, run, meanwhile) => {
+        const lost = { nth, meanwhile };
+        line.lost = lost;
+        await run().finally(() => {
+          line.lost = undefined;
+        });
+        return lost.nth === 0;
+      },
       roundTrips: async (_, run) => difference("calls", run),
       work: async (_, run) => difference("records", run),
     },
