@@ -5,6 +5,7 @@ import {
   decodeCursor,
   type Edit,
   encodeCursor,
+  type FailureOutcome,
   type Key,
   type ListQuery,
   type MessageRecord,
@@ -384,9 +385,10 @@ export class RedisBackend implements ChatStoreBackend {
   async #unregister(tag: string, signal: AbortSignal): Promise<void> {
     const list = scripts.sessionsKey(this.#prefix, tag);
     const users = scripts.usersKey(this.#prefix);
-    const hasSessions = async () => (await this.#send((client) => client.exists(list), signal)) > 0;
+    const hasSessions = async () =>
+      (await this.#send((client) => client.exists(list), signal, "unknown")) > 0;
     if (await hasSessions()) return;
-    await this.#send((client) => client.zrem(users, tag), signal);
+    await this.#send((client) => client.zrem(users, tag), signal, "unknown");
     if (await hasSessions()) await this.#register(tag, signal);
   }
 
@@ -521,8 +523,13 @@ export class RedisBackend implements ChatStoreBackend {
     return reply;
   }
 
-  #send<T>(command: Parameters<typeof Connection.prototype.send<T>>[0], signal: AbortSignal) {
-    return this.#open().send(command, signal);
+  /** @param lost What holds of the method when no answer comes: reading has changed nothing. */
+  #send<T>(
+    command: Parameters<typeof Connection.prototype.send<T>>[0],
+    signal: AbortSignal,
+    lost: FailureOutcome = "not-applied",
+  ) {
+    return this.#open().send(command, signal, lost);
   }
 
   #open(): Connection {

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { BackendError, TimeoutError } from "@chatstore/core";
+import { BackendError, type FailureOutcome, TimeoutError } from "@chatstore/core";
 import type { Cluster, Redis } from "ioredis";
 import { type ConnectionOptions, createClient, isCluster } from "./client.js";
 import { isReply, toBackendError } from "./errors.js";
@@ -101,20 +101,24 @@ export class Connection {
     doubts: (reply: Reply) => boolean = () => false,
   ): Promise<Reply> {
     const broken = this.#broken;
-    const reply = await this.send(async (client) => {
-      const call = (command: "evalsha" | "eval", code: string) => {
-        const all = [code, String(keys.length), ...keys, ...args];
-        return script.writes && this.#writes !== undefined
-          ? this.#writes.send([command, ...all], keys[0] as string, signal)
-          : client.call(command, all);
-      };
-      try {
-        return (await call("evalsha", script.sha)) as Reply;
-      } catch (error) {
-        if (!isReply(error, "NOSCRIPT") || signal.aborted) throw error;
-        return (await call("eval", script.source)) as Reply;
-      }
-    }, signal);
+    const reply = await this.send(
+      async (client) => {
+        const call = (command: "evalsha" | "eval", code: string) => {
+          const all = [code, String(keys.length), ...keys, ...args];
+          return script.writes && this.#writes !== undefined
+            ? this.#writes.send([command, ...all], keys[0] as string, signal)
+            : client.call(command, all);
+        };
+        try {
+          return (await call("evalsha", script.sha)) as Reply;
+        } catch (error) {
+          if (!isReply(error, "NOSCRIPT") || signal.aborted) throw error;
+          return (await call("eval", script.source)) as Reply;
+        }
+      },
+      signal,
+      script.writes ? "unknown" : "not-applied",
+    );
     if (broken !== this.#broken && doubts(reply)) {
       throw new BackendError("The connection to Redis broke before the answer came", {
         retryable: true,
@@ -124,8 +128,16 @@ export class Connection {
     return reply;
   }
 
-  /** Send a command, unless it is too late for it. Core waits no longer than until the signal aborts, so nobody does here. */
-  async send<T>(command: (client: Redis | Cluster) => Promise<T>, signal: AbortSignal): Promise<T> {
+  /**
+   * Send a command, unless it is too late for it. Core waits no longer than until the signal aborts, so nobody does here.
+   *
+   * @param lost What holds of the method that it belongs to when no answer comes.
+   */
+  async send<T>(
+    command: (client: Redis | Cluster) => Promise<T>,
+    signal: AbortSignal,
+    lost: FailureOutcome,
+  ): Promise<T> {
     if (!this.#isReady) await this.ready(signal);
     signal.throwIfAborted();
     if (this.#pending > 0) this.#gather();
@@ -133,7 +145,7 @@ export class Connection {
     try {
       return await command(this.client);
     } catch (error) {
-      throw toBackendError(error as Error, "unknown", this.#lastError);
+      throw toBackendError(error as Error, lost, this.#lastError);
     } finally {
       this.#pending--;
     }

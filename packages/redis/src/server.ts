@@ -27,7 +27,7 @@ export async function inspectServers(
   const { client } = connection;
   const nodes = isCluster(client) ? client.nodes("master") : [client];
   const inspections = await Promise.all(
-    nodes.map((node) => connection.send(() => inspect(node, options), signal)),
+    nodes.map((node) => connection.send(() => inspect(node, options), signal, "not-applied")),
   );
   const warnings = inspections.flatMap(({ warnings }, index) =>
     warnings.map((warning) => `Redis at ${addressOf(nodes[index] as Redis)} ${warning}`),
