@@ -1,7 +1,9 @@
 /** Agents that many users share, and what is stored of a turn that does not come to its end. */
 import { setTimeout as delay } from "node:timers/promises";
 import {
+  ChatStore,
   InvalidOptionsError,
+  MemoryBackend,
   memoryChatStore,
   type StoredMessage,
   sessionKey,
@@ -275,4 +277,29 @@ test("anything else than a workflow is refused by name", async () => {
   for (const workflow of [undefined, {}, { run() {}, getAgents: () => [] }]) {
     expect(() => memory.runState(workflow as never)).toThrow(InvalidOptionsError);
   }
+});
+
+test("no tool runs before its call is stored, however fast it is and slow the store", async () => {
+  const name = "written ahead";
+  class Slow extends MemoryBackend {
+    override async append(...args: Parameters<MemoryBackend["append"]>) {
+      await delay(10);
+      return super.append(...args);
+    }
+  }
+  const store = new ChatStore(new Slow(name));
+  const memory = await persistentMemory(createMemory, { store, key });
+  const seen: number[] = [];
+  const look = act("look", async () => {
+    const messages = await memoryChatStore({ name }).getMessages(key);
+    const calls = messages.flatMap(({ options }) => (options as { toolCall?: [] })?.toolCall ?? []);
+    seen.push(calls.length);
+    return "seen";
+  });
+  const workflow = agent({
+    llm: new OfflineLLM(calling(["look", "look"], ["look"], ["look", "look", "look"])),
+    tools: [look],
+  });
+  await workflow.run("Go", { state: memory.runState(workflow) });
+  expect(seen).toEqual([2, 2, 3, 6, 6, 6]);
 });

@@ -298,6 +298,35 @@ describe("a streamed reply", () => {
     await memory.flush();
     expect(await stored("unread")).toMatchObject([{ role: "user", content: "Count" }]);
   });
+
+  test("that ends within a character is kept without half of it", async () => {
+    const { memory } = await talk("half");
+    async function* halves() {
+      for (const content of ["Hello ", "\ud83d", "\ude00"]) yield { message: { content } };
+    }
+    for await (const { message } of memory.keepPartialReply(halves())) {
+      if (message.content === "\ud83d") break;
+    }
+    await memory.flush();
+    expect((await stored("half")).at(-1)).toMatchObject({ ...partial, content: "Hello " });
+  });
+
+  test("that is none is refused to its reader: an agent's, a promise, a whole reply", async () => {
+    const memory = await start("no stream");
+    const llm = new OfflineLLM(() => "one two");
+    const events = agent({ llm, tools: [] }).runStream("Hello", {
+      state: memory.runState(agent({ llm, tools: [] })),
+    });
+    const engine = new SimpleChatEngine({ memory, llm });
+    const reply = await engine.chat({ message: "Hello" });
+    for (const none of [events, engine.chat({ message: "Hello", stream: true }), reply]) {
+      const read = async () => {
+        for await (const _ of memory.keepPartialReply(none as never));
+      };
+      await expect(read()).rejects.toThrow(InvalidOptionsError);
+    }
+    await memory.flush();
+  });
 });
 
 test("what would take the memory for options, and forget it, fails clearly", async () => {
