@@ -93,10 +93,14 @@ export function parsePathUrl(url: unknown, scheme: string, example: string): str
   if (/[?#]/.test(rest)) {
     return refuse('takes no query: a "?" or "#" of the path must be percent-encoded (%3F, %23)');
   }
-  if (/^\/\/\/\.{1,2}(\/|$)/.test(rest)) {
+  if (rest !== rest.trim()) {
+    return refuse("begins or ends with white space, which must be percent-encoded (%20)");
+  }
+  if (/^(\/\/)?\/(\.|%2e){1,2}(\/|$)/i.test(rest)) {
     return refuse(`is absolute, and goes on as a relative one would: write ${scheme}:./ for that`);
   }
   if (/^\/\/(?!\/[^/])/.test(rest)) return refuse("names a host, or no path");
+  if (/%2f/i.test(rest)) return refuse("holds an encoded slash (%2F), which no name can hold");
   const path = decodePart(rest, refuse);
   if (path === "" || path.includes("\0")) return refuse("names no path");
   if (!rest.startsWith("/")) return path;

@@ -1,5 +1,4 @@
 import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import {
   type Capabilities,
   type ChatStoreBackend,
@@ -16,9 +15,10 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
+  parsePathUrl,
   patchChanges,
   type Range,
-  redact,
+  refuseUrl,
   SchemaError,
   type Scope,
   type SessionRecord,
@@ -66,7 +66,7 @@ export class SqliteBackend implements ChatStoreBackend {
 
   async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
     if (this.#opened !== undefined) return { warnings: [] };
-    const database = this.#own ?? openFile(this.#path, migrate !== "auto");
+    const database = this.#own ?? (await openFile(this.#path, migrate !== "auto"));
     const connection = new Connection(database, this.#own === undefined);
     try {
       const version = await connection.patiently(signal, () => this.#version(database, migrate));
@@ -532,28 +532,32 @@ function pathOf({ path, url, database }: SqliteChatStoreOptions): string {
     throw new InvalidOptionsError("database must be a Database of better-sqlite3");
   }
   const name = url === undefined ? (path ?? "chatstore.db") : pathOfUrl(url);
+  const refuse = (reason: string): never => {
+    throw new InvalidOptionsError(`path is ${JSON.stringify(name)}; ${reason}`);
+  };
   if (typeof name !== "string" || name.trim() === "" || name.includes("\0")) {
-    throw new InvalidOptionsError(`path is ${JSON.stringify(name)}; it must name a file`);
+    return refuse("it must name a file");
   }
+  // Files that would be made by these names, and found by nobody.
+  if (/^sqlite:/i.test(name)) return refuse("that is a URL: give it as `url`");
+  if (/^file:/i.test(name)) return refuse("give the path alone: URIs of SQLite are not taken");
+  if (name !== inMemory && /^:memory:/i.test(name)) return refuse(`write ${inMemory} alone`);
+  if (/[\\/]$/.test(name)) return refuse("it must name a file, not a directory");
   return name === inMemory ? name : resolve(name);
 }
 
 function pathOfUrl(url: string): string {
-  const refuse = (reason: string, cause?: unknown): never => {
-    throw new InvalidOptionsError(
-      `The URL ${JSON.stringify(redact(String(url)))} ${reason}. ` +
-        "Examples: sqlite:./chat.db (relative) and sqlite:///var/lib/app/chat.db (absolute)",
-      { cause },
-    );
-  };
-  const rest = /^sqlite:(?:\/\/(?=\/))?(?!\/\/)(.+)$/i.exec(url)?.[1];
-  if (rest === undefined) return refuse("names no SQLite file");
-  if (/[?#]/.test(rest)) return refuse("must have its ? and # percent-encoded: it takes no query");
-  try {
-    return rest.startsWith("/") ? fileURLToPath(`file://${rest}`) : decodeURIComponent(rest);
-  } catch (cause) {
-    return refuse("is not percent-encoded correctly", cause);
+  // Also as SQLAlchemy writes it: by the rules of URLs, that would be a file in the root directory.
+  if (/^sqlite:(\/\/\/?)?:memory:$/i.test(url)) return inMemory;
+  const example = "sqlite:./chat.db (relative) or sqlite:///var/lib/app/chat.db (absolute)";
+  const path = parsePathUrl(url, "sqlite", example);
+  if (/^\/[^/]+$/.test(path)) {
+    const reason =
+      "names a file in the root directory, which some write for the working directory. " +
+      `Where it is meant, give it as \`path\``;
+    return refuseUrl("The url", reason, example);
   }
+  return path;
 }
 
 function capabilitiesOf(

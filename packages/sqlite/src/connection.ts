@@ -13,7 +13,8 @@ import {
   SchemaError,
   TimeoutError,
 } from "@chatstore/core";
-import Database from "better-sqlite3";
+import type Database from "better-sqlite3";
+import { codeOf, openDatabase } from "./engine.js";
 import { schemaAdvice } from "./schema.js";
 
 /** The path of a database that has no file. */
@@ -147,7 +148,7 @@ export class Connection {
   #inTransaction<T>(mode: "deferred" | "immediate", work: () => T): T {
     // It is the owner's, who may still roll it back.
     if (this.database.inTransaction) {
-      throw new Database.SqliteError("the database is in a transaction", "SQLITE_BUSY");
+      throw Object.assign(new Error("the database is in a transaction"), { code: "SQLITE_BUSY" });
     }
     this.#checkFile();
     return this.#transaction[mode](work) as T;
@@ -223,12 +224,6 @@ async function pause(attempt: number, signal?: AbortSignal): Promise<void> {
   await delay(1 + Math.random() * longest, undefined, signal && { signal }).catch(() => undefined);
 }
 
-/** SQLite's code. By its shape, because an own database may come from another copy of better-sqlite3. */
-function codeOf(error: unknown): string | undefined {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return typeof code === "string" && code.startsWith("SQLITE_") ? code : undefined;
-}
-
 function isBusy(error: unknown): boolean {
   return (
     /^SQLITE_(BUSY|LOCKED|PROTOCOL)/.test(codeOf(error) ?? "") ||
@@ -247,18 +242,12 @@ function identityOf({ name, memory }: Database.Database): string | undefined {
   return stats && `${stats.dev} ${stats.ino}`;
 }
 
-export function openFile(path: string, mustExist: boolean): Database.Database {
+export async function openFile(path: string, mustExist: boolean): Promise<Database.Database> {
   if (path !== inMemory) checkPlace(path, mustExist);
   try {
-    return new Database(path, { timeout: 0 });
+    return await openDatabase(path);
   } catch (cause) {
-    if (codeOf(cause) === undefined) {
-      throw new BackendError(
-        "The native part of better-sqlite3 cannot be loaded. Allow its install script " +
-          "(pnpm approve-builds), then run: npm rebuild better-sqlite3",
-        { retryable: false, outcome: "not-applied", cause },
-      );
-    }
+    if (codeOf(cause) === undefined) throw cause;
     throw new InvalidOptionsError(`SQLite cannot open ${path}: ${(cause as Error).message}`, {
       cause,
     });

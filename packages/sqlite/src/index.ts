@@ -20,7 +20,7 @@ export interface SqliteChatStoreOptions extends ChatStoreOptions {
   readonly path?: string | undefined;
   /**
    * `path` as a URL: `sqlite:./chat.db` (relative to the working directory), `sqlite:///var/lib/app/chat.db` or
-   * `sqlite::memory:`. Percent-encoded.
+   * `sqlite::memory:`. Percent-encoded. A file in the root directory is refused: give its `path`.
    */
   readonly url?: string | undefined;
   /**

@@ -511,7 +511,19 @@ describe("options", () => {
     "sqlite:./chat.db?mode=ro",
     "sqlite:./100%",
     "sqlite:///a%2Fb",
+    "sqlite:a%2Fb",
     "redis://me:secret@host",
+    // As SQLAlchemy writes what is relative: it would be in the root directory.
+    "sqlite:///./chat.db",
+    "sqlite:///../chat.db",
+    "sqlite:///%2e/chat.db",
+    "sqlite:/./chat.db",
+    "sqlite:///chat.db",
+    "sqlite://",
+    "sqlite:////var/chat.db",
+    "sqlite:./chat.db\n",
+    "sqlite:./chat.db ",
+    "sqlite: ./chat.db",
   ])("the URL %s is refused", (url) => {
     expect(() => sqlite.sqliteChatStore({ url })).toThrow(/sqlite:\.\/chat\.db/);
     expect(() => sqlite.sqliteChatStore({ url })).not.toThrow(/secret/);
@@ -521,6 +533,10 @@ describe("options", () => {
     { path: "" },
     { path: "a\0b" },
     { path: 5 as never },
+    { path: "sqlite:./chat.db" },
+    { path: "file:chat.db?mode=ro" },
+    { path: ":memory:?cache=shared" },
+    { path: "./chats/" },
     { path: "a.db", url: "sqlite:a.db" },
     { database: "a.db" as never },
     { database: new Database(":memory:"), survives: "host" as const },
@@ -535,9 +551,11 @@ describe("options", () => {
     const fast = openStore({ path, survives: "process" });
     await fast.addMessages(key, [hello]);
     expect(fast.capabilities.survives).toBe("process");
-    const memory = openStore({ url: "sqlite::memory:" });
-    await memory.addMessages(key, [hello]);
-    expect(memory.capabilities).toMatchObject({ survives: "nothing", multiProcess: false });
+    for (const url of ["sqlite::memory:", "sqlite:///:memory:", "sqlite://:memory:"]) {
+      const memory = openStore({ url });
+      await memory.addMessages(key, [hello]);
+      expect(memory.capabilities).toMatchObject({ survives: "nothing", multiProcess: false });
+    }
   });
 
   test("openChatStore finds the backend by its URL", async () => {
