@@ -37,6 +37,7 @@ import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
 import { type SessionKey, sessionKey, toKey, toScope, userKey } from "./session-key.js";
 import { setBackend } from "./store-backend.js";
 import { fromPortable, toPortable } from "./text.js";
+import { type Damage, damageIn, unreadable } from "./verify.js";
 import { throwFailures, WritePromise } from "./write-promise.js";
 
 /** Sizes beyond which a write is refused before anything is written. Adjustable downwards. */
@@ -466,7 +467,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
       const write = this.#newWrite(null);
       const look = async (signal: AbortSignal) => {
-        const found = await this.#backend.read(source, { from: "start" }, signal);
+        const found = await this.#load(source, { from: "start" }, signal);
         if (found === undefined || found === "missing") throw new SessionNotFoundError(from);
         const end = upTo === undefined ? -1 : found.records.findIndex(({ id }) => id === upTo);
         if (upTo !== undefined && end < 0)
@@ -548,10 +549,59 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     const target = toKey(key);
     const range = toRange(options);
     const found = await this.#run(this.#lanes(target), (signal) =>
-      this.#backend.read(target, range, signal),
+      this.#load(target, range, signal),
     );
     if (found !== "missing") return found;
     throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
+  }
+
+  /**
+   * Check a session against the digests of its messages, and that each is found by its id: after a disk failed, or a backup was
+   * restored. No read does that by itself: it would take half as long again, and three times as long with tool calls. Title
+   * and times have no digest. Holds the session in memory; one round trip per message.
+   *
+   * @returns what is damaged; nothing when all is well.
+   * @throws SessionNotFoundError.
+   */
+  async verifySession(key: string): Promise<Damage[]> {
+    this.#refuseWhenClosed();
+    const target = toKey(key);
+    return this.#run(this.#lanes(target), async (signal) => {
+      for (;;) {
+        const found = await this.#backend
+          .read(target, { from: "start" }, signal)
+          .catch((error: unknown) => [unreadable(error)]);
+        if (Array.isArray(found)) return found;
+        if (found === undefined || found === "missing") throw new SessionNotFoundError(key);
+        const { session, records } = found;
+        const damages = damageIn(session, records);
+        const { messageCount } = session;
+        if (messageCount !== records.length) {
+          damages.push({ kind: "lost", reason: countReason(messageCount, records.length) });
+        }
+        for (const { id } of records) {
+          const beside = await this.#backend.read(target, { after: id, limit: 0 }, signal);
+          if (beside !== "missing") continue;
+          damages.push({ kind: "lost", id: fromPortable(id), reason: "it is not found by its id" });
+        }
+        const now = await this.#backend.read(target, { from: "end", limit: 0 }, signal);
+        // What somebody has removed meanwhile is not lost.
+        if (typeof now === "object" && now.session.version === session.version) return damages;
+        signal.throwIfAborted();
+      }
+    });
+  }
+
+  /** Read, and refuse a session that has not as many messages as it should: that costs nothing. */
+  async #load(target: Key, range: Range, signal: AbortSignal) {
+    const found = await this.#backend.read(target, range, signal);
+    if (typeof found !== "object" || !("from" in range)) return found;
+    const { messageCount } = found.session;
+    const expected = Math.min(range.limit ?? messageCount, messageCount);
+    if (found.records.length === expected) return found;
+    throw new CorruptSessionError(
+      `Session ${target.id} is damaged: ${countReason(expected, found.records.length)}. Restore a backup`,
+    );
   }
 
   /** The keys of all sessions, in engine order. Holds all keys in memory: prefer {@link listSessions}. */
@@ -784,7 +834,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     signal: AbortSignal,
   ): Promise<Plan> {
     if (range === undefined && write.ifVersion !== undefined) return { write, records: [] };
-    const found = await this.#backend.read(target, range ?? { from: "end", limit: 0 }, signal);
+    const found = await this.#load(target, range ?? { from: "end", limit: 0 }, signal);
     if (found === undefined || found === "missing") {
       return { write: { ...write, ifVersion: write.ifVersion ?? null }, records: [] };
     }
@@ -1000,6 +1050,10 @@ function toRange(options: ReadOptions): Range {
   if (before !== undefined) return { before: checkId(before), ...bound };
   if (after !== undefined) return { after: checkId(after), ...bound };
   return { from: "start", ...bound };
+}
+
+function countReason(expected: number, found: number): string {
+  return `there should be ${expected} messages, and ${found} are found`;
 }
 
 function idsOf(records: readonly MessageRecord[]): string[] {

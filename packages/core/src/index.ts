@@ -26,3 +26,4 @@ export {
   type ServerUrl,
   type ServerUrlRules,
 } from "./url.js";
+export type { Damage } from "./verify.js";

@@ -20,6 +20,7 @@ import {
   type StoredMessage,
   type Write,
 } from "@chatstore/core";
+import { damage } from "./damage.js";
 import { type Defect, delegate } from "./defect.js";
 import { isolation } from "./isolation.js";
 import { multiProcess } from "./multi-process.js";
@@ -1091,6 +1092,7 @@ export const defects: Readonly<Record<string, Defect>> = {
     }),
   },
 
+  ...damage,
   ...isolation,
   ...multiProcess,
   ...outcomes,

@@ -3,6 +3,7 @@ import {
   type Capabilities,
   type ChatStoreBackend,
   ClosedError,
+  CorruptSessionError,
   decodeCursor,
   type Edit,
   encodeCursor,
@@ -27,7 +28,7 @@ import {
   type Write,
 } from "@chatstore/core";
 import type { Database, Statement } from "better-sqlite3";
-import { Connection, inMemory, isMissingTable, openFile } from "./connection.js";
+import { Connection, damageAdvice, inMemory, isMissingTable, openFile } from "./connection.js";
 import type { SqliteChatStoreOptions } from "./index.js";
 import {
   checkPrefix,
@@ -295,6 +296,8 @@ export class SqliteBackend implements ChatStoreBackend {
     // On macOS a plain fsync stops at the drive's cache. Elsewhere this does nothing.
     database.pragma("fullfsync = ON");
     database.pragma("checkpoint_fullfsync = ON");
+    // A damaged page is noticed when it is read, not when it is needed.
+    database.pragma("cell_size_check = ON");
     // Removed text is overwritten, not only unlinked (G14).
     database.pragma("secure_delete = ON");
     const mode = database.pragma("journal_mode = WAL", { simple: true });
@@ -372,6 +375,12 @@ function lookUp(key: Key, sql: Statements): Look {
   const row = onlyRow(sql.findSession.get(key.id));
   const now = row[9] as number;
   if (row[0] === null) return { now, found: undefined };
+  if (row[0] !== key.id) {
+    // The index says one thing, and the table another.
+    throw new CorruptSessionError(
+      `Asked for session ${key.id}, SQLite gave another: ${damageAdvice}`,
+    );
+  }
   const stored = toStored(row);
   return isExpired(stored, now)
     ? { now, found: undefined, expired: stored }

@@ -19,6 +19,7 @@ import { schemaAdvice } from "./schema.js";
 
 /** The path of a database that has no file. */
 export const inMemory = ":memory:";
+export const damageAdvice = "restore a backup, or salvage what can be read with sqlite3's .recover";
 /** Milliseconds of work after which a transaction takes no further write, so that the event loop turns. */
 const longestTransaction = 20;
 /** Milliseconds between attempts at a lock. Short: SQLite has no queue, the lock goes to whoever asks in time. */
@@ -200,13 +201,13 @@ export class Connection {
     if (code === undefined) return error;
     const what = `${this.database.name}: ${(error as Error).message} (${code})`;
     if (code === "SQLITE_NOTADB") {
-      return new InvalidOptionsError(`${what}: path must name a SQLite database`, { cause: error });
-    }
-    if (code.startsWith("SQLITE_CORRUPT")) {
-      return new CorruptSessionError(
-        `${what}: restore a backup, or salvage what can be read with sqlite3's .recover`,
+      return new InvalidOptionsError(
+        `${what}: path must name a SQLite database. If it was one, its beginning is damaged: restore a backup`,
         { cause: error },
       );
+    }
+    if (code.startsWith("SQLITE_CORRUPT")) {
+      return new CorruptSessionError(`${what}: ${damageAdvice}`, { cause: error });
     }
     if (isMissingTable(error)) return new SchemaError(`${what}: ${schemaAdvice}`);
     return new BackendError(what, {

@@ -23,6 +23,7 @@ export const calls: Readonly<Record<string, Call>> = {
   setState: (store, key) => store.setState(key, { x: 1 }),
   setTitle: (store, key) => store.setTitle(key, "x"),
   forkSession: (store, key) => store.forkSession(key, elsewhere),
+  verifySession: (store, key) => store.verifySession(key),
   importSession: (store, key) =>
     store.importSession(key, {
       messages: [say("x")],

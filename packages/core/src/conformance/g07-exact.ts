@@ -244,6 +244,35 @@ export function exact(subject: Subject): void {
     same(texts(await reader.getMessages(other)), ["from now"], "Other sessions became unreadable");
   });
 
+  test("altered text is found by who asks whether a session is whole", async (context) => {
+    const own = subject.namespace();
+    const key = subject.key();
+    const store = subject.open(own);
+    const toolCall = [{ id: "c", name: "search", input: { query: "kittens", "10": 1, a: [{}] } }];
+    await store.addMessages(key, [
+      say("before", { id: "before" }),
+      say("owes 10 euros", { id: "altered" }),
+      say("after", { id: "after", createdAt: new Date(5) }),
+      { id: "call", role: "assistant", content: "", options: { toolCall } },
+    ]);
+    await store.updateMessage(key, "before", say("edited"));
+    await store.setState(key, { facts: ["likes kittens"] });
+    same(await store.verifySession(key), [], "A session that is whole is said to be damaged");
+    const copy = subject.key();
+    await store.forkSession(key, copy);
+    same(await store.verifySession(copy), [], "A copy of a session is said to be damaged");
+    await refused(store.verifySession(subject.key()), "SESSION_NOT_FOUND", "An absent session");
+    const tamper = need(context, subject.hooks.tamper, "tamper");
+    await store.deleteMessages(copy);
+    await tamper(own, "owes 10 euros", "owes 99 euros");
+    const found = await subject.open(own).verifySession(key);
+    same(
+      found.map(({ kind, id }) => [kind, id]),
+      [["altered", "altered"]],
+      "A message that is not what was written passes for whole, or others do not",
+    );
+  });
+
   test("damaged data is an error", async (context) => {
     const tamper = need(context, subject.hooks.tamper, "tamper");
     const own = subject.namespace();

@@ -20,6 +20,7 @@ const methods = [
   "getMessages",
   "getSession",
   "readSession",
+  "verifySession",
   "getKeys",
   "listSessions",
   "deleteSessions",

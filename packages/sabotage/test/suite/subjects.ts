@@ -35,6 +35,12 @@ export function testSabotaged(
     unreachable: { path: path("away"), defect, down: "connect to me:hunter2-canary@nowhere" },
     hooks: {
       dump: async (namespace) => dump(path(namespace)),
+      tamper: async (namespace, search, replacement) => {
+        const database = new Database(path(namespace));
+        const sql = "UPDATE chatstore_messages SET data = replace(data, ?, ?)";
+        database.prepare(sql).run(search, replacement);
+        database.close();
+        },
       loseAnswer: async (_, nth, run, meanwhile) => {
         const lost = { nth, meanwhile };
         line.lost = lost;
