@@ -557,8 +557,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   /**
    * Check a session against the digests of its messages, and that each is found by its id: after a disk failed, or a backup was
-   * restored. No read does that by itself: it would take half as long again, and three times as long with tool calls. Title
-   * and times have no digest. Holds the session in memory; one round trip per message.
+   * restored. No read does that by itself: it would take a third to a half longer, and two to three times as long with tool
+   * calls. Title and times have no digest. Holds the session in memory; one round trip per message.
    *
    * @returns what is damaged; nothing when all is well.
    * @throws SessionNotFoundError.

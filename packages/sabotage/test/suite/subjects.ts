@@ -40,7 +40,7 @@ export function testSabotaged(
         const sql = "UPDATE chatstore_messages SET data = replace(data, ?, ?)";
         database.prepare(sql).run(search, replacement);
         database.close();
-        },
+      },
       loseAnswer: async (_, nth, run, meanwhile) => {
         const lost = { nth, meanwhile };
         line.lost = lost;
