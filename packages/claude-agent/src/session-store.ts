@@ -7,15 +7,14 @@ import {
 } from "@anthropic-ai/claude-agent-sdk";
 import {
   type ChatStore,
-  DuplicateMessageError,
   InvalidOptionsError,
-  type NewMessage,
   parseSessionKey,
   type SessionInfo,
   type SessionKey as StoreKey,
   sessionKey,
   VersionConflictError,
 } from "@chatstore/core";
+import { upsertMessages } from "@chatstore/core/bridge";
 import { toEntries, toMessage } from "./entries.js";
 
 /** The entry of a session's state that holds its summary. */
@@ -38,11 +37,14 @@ export interface ClaudeSessionStoreOptions {
 /** A `SessionStore` with all its optional methods. */
 export type ClaudeSessionStore = Required<SessionStore>;
 
+/** Its time is the session's. */
+type Summary = Omit<SessionSummaryEntry, "mtime">;
+
 /** What a session was after our last write. */
 interface Remembered {
   readonly version: string | null;
   readonly messageCount: number;
-  readonly summary: SessionSummaryEntry | undefined;
+  readonly summary: Summary | undefined;
 }
 
 /**
@@ -105,7 +107,7 @@ class Transcripts implements ClaudeSessionStore {
     const after = this.#lanes.get(id) ?? Promise.resolve();
     const done = after.then(async () => {
       for (let start = 0; start < entries.length; start += batchEntries) {
-        await this.#append(key, id, withoutRepeats(entries.slice(start, start + batchEntries)));
+        await this.#append(key, id, entries.slice(start, start + batchEntries));
       }
     });
     const settled = done
@@ -167,60 +169,35 @@ class Transcripts implements ClaudeSessionStore {
     return sessions.flatMap((session) => partsOf(session).conversation ?? []);
   }
 
-  /** One batch, in which no uuid comes twice. */
   async #append(
     key: SessionKey,
     id: StoreKey,
     entries: readonly SessionStoreEntry[],
   ): Promise<void> {
-    let messages: NewMessage[] = entries.map(toMessage);
+    const messages = entries.map(toMessage);
     // Subagents have no summary.
-    if (key.subpath !== undefined) return this.#addOrReplace(id, messages);
+    if (key.subpath !== undefined) {
+      await upsertMessages(this.#store, id, messages);
+      return;
+    }
     for (let attempt = 1; ; attempt++) {
       const known = this.#remembered.get(id) ?? (await this.#recall(id));
-      const { mtime: _, ...summary } = foldSessionSummary(known.summary, key, [...entries], {
-        mtime: 0,
-      });
+      const summary = fold(known.summary, key, entries);
       try {
-        const written = await this.#store.addMessages(id, messages, {
+        const written = await upsertMessages(this.#store, id, messages, {
           ifVersion: known.version,
           state: { [entry]: summary },
         });
-        const isNew = written.messageCount === known.messageCount + entries.length;
-        this.#remember(id, { ...written, summary: { ...summary, mtime: 0 } });
+        this.#remember(id, { ...written, summary });
         // What was there before was folded a second time, after what came later.
-        if (!isNew) await this.#foldAnew(key, id);
+        const areNew = written.messageCount === known.messageCount + entries.length;
+        if (!areNew) await this.#foldAnew(key, id);
         return;
       } catch (error) {
         this.#remembered.delete(id);
-        if (error instanceof DuplicateMessageError) {
-          messages = await this.#replace(id, messages, error.ids);
-        } else if (!(error instanceof VersionConflictError) || attempt === maxAttempts) throw error;
+        if (!(error instanceof VersionConflictError) || attempt === maxAttempts) throw error;
       }
     }
-  }
-
-  async #addOrReplace(id: StoreKey, messages: NewMessage[]): Promise<void> {
-    try {
-      await this.#store.addMessages(id, messages);
-    } catch (error) {
-      if (!(error instanceof DuplicateMessageError)) throw error;
-      await this.#store.addMessages(id, await this.#replace(id, messages, error.ids));
-    }
-  }
-
-  /** Put entries in the place of those with the same uuid, and return the others. */
-  async #replace(
-    id: StoreKey,
-    messages: readonly NewMessage[],
-    ids: readonly string[],
-  ): Promise<NewMessage[]> {
-    const replaced = new Set(ids);
-    const isReplaced = (message: NewMessage) => replaced.has(message.id ?? "");
-    for (const message of messages.filter(isReplaced)) {
-      await this.#store.updateMessage(id, message.id as string, message);
-    }
-    return messages.filter((message) => !isReplaced(message));
   }
 
   /** Summarise a whole session, until nobody has changed it meanwhile. */
@@ -228,21 +205,14 @@ class Transcripts implements ClaudeSessionStore {
     for (let attempt = 1; ; attempt++) {
       const { session, messages } = await this.#store.readSession(id);
       if (session === undefined) return;
-      const { mtime: _, ...summary } = foldSessionSummary(
-        undefined,
-        key,
-        toEntries(messages, key),
-        {
-          mtime: 0,
-        },
-      );
+      const summary = fold(undefined, key, toEntries(messages, key));
       try {
         const written = await this.#store.setState(
           id,
           { [entry]: summary },
           { ifVersion: session.version },
         );
-        this.#remember(id, { ...written, summary: { ...summary, mtime: 0 } });
+        this.#remember(id, { ...written, summary });
         return;
       } catch (error) {
         this.#remembered.delete(id);
@@ -253,11 +223,10 @@ class Transcripts implements ClaudeSessionStore {
 
   async #recall(id: StoreKey): Promise<Remembered> {
     const session = await this.#store.getSession(id);
-    const summary = session?.state[entry] as Omit<SessionSummaryEntry, "mtime"> | undefined;
     return {
       version: session?.version ?? null,
       messageCount: session?.messageCount ?? 0,
-      summary: summary && { ...summary, mtime: 0 },
+      summary: session?.state[entry] as Summary | undefined,
     };
   }
 
@@ -293,9 +262,12 @@ function partsOf({ key }: Pick<SessionInfo, "key">) {
   return parseSessionKey(key) as { readonly user: string; readonly conversation?: string };
 }
 
-/** Of entries with one uuid the newest, at the place of the first. */
-function withoutRepeats(entries: readonly SessionStoreEntry[]): SessionStoreEntry[] {
-  const byId = new Map<unknown, SessionStoreEntry>();
-  for (const one of entries) byId.set(one.uuid || Symbol("without uuid"), one);
-  return [...byId.values()];
+function fold(
+  before: Summary | undefined,
+  key: SessionKey,
+  entries: readonly SessionStoreEntry[],
+): Summary {
+  const known = before && { ...before, mtime: 0 };
+  const { mtime: _, ...summary } = foldSessionSummary(known, key, [...entries]);
+  return summary;
 }

@@ -15,4 +15,5 @@ export {
   type VersionGuard,
   writerOf,
 } from "./session-writer.js";
+export { upsertMessages } from "./upsert.js";
 export { observeKey, warn, warnOnce } from "./warnings.js";
