@@ -145,8 +145,19 @@ export type ListQuery = {
 export interface Capabilities {
   /** Several processes may open the same data at once. */
   readonly multiProcess: boolean;
-  /** What an acknowledged write survives, with the settings in force. */
-  readonly survives: "nothing" | "process" | "host" | "failover";
+  /**
+   * What an acknowledged write survives for certain, with the settings in force; each includes those before it. Where a server's
+   * settings decide, `open()` looks at them, and before it the store claims the least.
+   *
+   * | | |
+   * |---|---|
+   * | `nothing` | it ends with the store's process |
+   * | `process` | the end of the application's process, by `kill -9` too; an engine that is another process has to go on |
+   * | `engine` | the end of the engine's own process, too (an engine within the application has none, and skips this) |
+   * | `host` | the end of the engine's machine: a power failure |
+   * | `failover` | the loss of that machine with its disk, when another one takes over |
+   */
+  readonly survives: "nothing" | "process" | "engine" | "host" | "failover";
   /** The engine removes expired sessions by itself: `purge()` finds nothing to do. */
   readonly sweepsItself: boolean;
 }

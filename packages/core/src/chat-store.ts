@@ -87,7 +87,7 @@ export interface ChatStoreOptions {
   readonly limits?: Partial<Limits> | undefined;
   /**
    * Return the same handle for the same options, also after a development server's hot reload. Default: false. Needs
-   * options of plain data.
+   * options of plain data, beside the listeners; anything else is an `InvalidOptionsError`.
    */
   readonly shared?: boolean | undefined;
   /** Hears of each failed write whose promise nobody holds. Default: a process warning. */

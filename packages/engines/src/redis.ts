@@ -33,7 +33,7 @@ export interface RedisSentinels extends Engine {
 
 const host = "127.0.0.1";
 
-/** Acknowledged writes survive a crash of the server; `appendfsync: "always"` also one of the machine. */
+/** Acknowledged writes nearly always survive a crash of the server; with `appendfsync: "always"` they do, and one of the machine. */
 const durable: RedisConfig = { appendonly: "yes", appendfsync: "everysec", save: "" };
 
 /** The server that `REDIS_URL` names, otherwise a new one of one's own. */

@@ -557,7 +557,10 @@ function onlyRow<Row>(rows: readonly Row[]): Row {
 }
 
 function survivalOf({ fsync, synchronousCommit, standbys }: ServerRow): Capabilities["survives"] {
-  if (fsync === "off" || synchronousCommit === "off") return "process";
+  // Acknowledged before it is written.
+  if (synchronousCommit === "off") return "process";
+  // Written, and not synced.
+  if (fsync === "off") return "engine";
   return standbys === "" || synchronousCommit === "local" ? "host" : "failover";
 }
 

@@ -165,6 +165,20 @@ await withEngine(
         await relaxed.open();
         expect(relaxed.capabilities.survives).toBe("process");
         expect(relaxed.warnings).toEqual([expect.stringContaining("synchronous_commit = off")]);
+        expect(open({ url }).capabilities.survives).toBe("process"); // before anything is known
+
+        await sql(server, "ALTER SYSTEM SET fsync = off");
+        try {
+          await sql(server, "SELECT pg_reload_conf()");
+          await expect.poll(() => sql(server, "SHOW fsync")).toEqual([{ fsync: "off" }]);
+          const unsynced = open({ url, onWarning: () => {} });
+          await unsynced.open();
+          expect(unsynced.capabilities.survives).toBe("engine");
+          expect(unsynced.warnings).toEqual([expect.stringContaining("fsync = off")]);
+        } finally {
+          await sql(server, "ALTER SYSTEM RESET fsync");
+          await sql(server, "SELECT pg_reload_conf()");
+        }
       });
     });
 

@@ -36,14 +36,17 @@ export async function inspectServers(
   const survives = (["failover", "host"] as const).find((level) =>
     inspections.every((inspection) => inspection.survives.has(level)),
   );
+  // Without a sync before each answer, a server may answer before it has written: no promise holds beyond its own end.
   return { warnings, survives: survives ?? "process" };
 }
 
 async function inspect(node: Redis, options: RedisChatStoreOptions) {
-  const [info, appendfsync, save] = await Promise.all([
+  const setting = (name: string) => node.config("GET", name).then(parseConfig, unlessForbidden);
+  const [info, appendfsync, pausesSync, save] = await Promise.all([
     node.info().then(parseInfo, unlessForbidden),
-    node.config("GET", "appendfsync").then(parseConfig, unlessForbidden),
-    node.config("GET", "save").then(parseConfig, unlessForbidden),
+    setting("appendfsync"),
+    setting("no-appendfsync-on-rewrite"),
+    setting("save"),
   ]);
   const survives = new Set<Capabilities["survives"]>();
   if (info === undefined) {
@@ -59,8 +62,9 @@ async function inspect(node: Redis, options: RedisChatStoreOptions) {
   }
   const warnings: string[] = [];
   const appends = info.get("aof_enabled") === "1";
-  if (appends && appendfsync === "always") survives.add("host");
-  if (!appends) warnings.push(persistenceWarning(save));
+  const syncs = appends && appendfsync === "always" && pausesSync === "no";
+  if (syncs) survives.add("host");
+  else warnings.push(appends ? syncWarning(appendfsync) : persistenceWarning(save));
   const policy = info.get("maxmemory_policy") ?? "";
   if (policy.startsWith("allkeys-")) {
     warnings.push(
@@ -78,8 +82,9 @@ async function inspect(node: Redis, options: RedisChatStoreOptions) {
       `has ${replicas} replicas, so every write fails while waitReplicas asks for ${waitReplicas}`,
     );
   }
-  // With a replica more than is waited for, the one that takes over may be one that has not heard of the write.
-  if (waitReplicas > 0 && waitReplicas === replicas) survives.add("failover");
+  // With a replica more than is waited for, the one that takes over may be one that has not heard of the write. And a server that
+  // is back before anybody took over makes its replicas forget what it has forgotten itself.
+  if (syncs && waitReplicas > 0 && waitReplicas === replicas) survives.add("failover");
   return { survives, warnings };
 }
 
@@ -104,6 +109,18 @@ function refuse(
   }
   if (info.get("role") === "slave") return "is a replica, which takes no writes: give the master";
   return undefined;
+}
+
+/** @param appendfsync The setting; `undefined`: it may not be read. */
+function syncWarning(appendfsync: string | undefined): string {
+  if (appendfsync === undefined) {
+    return "does not permit CONFIG GET: make sure that appendfsync is always, where the end of the server must not take the last seconds";
+  }
+  const how =
+    appendfsync === "always"
+      ? "does not sync while it rewrites its file (no-appendfsync-on-rewrite yes)"
+      : `syncs its file only now and then (appendfsync ${appendfsync})`;
+  return `${how}: messages survive the end of this process, but the end of the server, or of its machine, can take those of the last seconds; set appendfsync always where that must not be`;
 }
 
 /** @param save The setting `save`; `undefined`: it may not be read. */

@@ -146,31 +146,45 @@ await withEngine(startRedisServer, (server) => {
     };
 
     test("none for durable settings, and what they promise", async () => {
-      expect(await warningsOf({}, {})).toEqual({ warnings: [], survives: "process" });
       expect(await warningsOf({}, { appendfsync: "always" })).toEqual({
         warnings: [],
         survives: "host",
       });
     });
 
+    test("before open() the least is claimed", async () => {
+      const store = openStore({ url });
+      expect(store.capabilities.survives).toBe("process");
+    });
+
+    const always = { appendfsync: "always" };
     test.each([
-      [{ appendonly: "no", save: "" }, {}, /a restart loses all chats: set appendonly yes/],
-      [{ appendonly: "no", save: "900 1" }, {}, /a crash loses the latest messages/],
-      [{ "maxmemory-policy": "allkeys-lru" }, {}, /allkeys-lru.*noeviction/],
-      [{ "maxmemory-policy": "volatile-lru" }, { ttl: 60_000 }, /volatile-lru.*noeviction/],
-      [{}, { waitReplicas: 1 }, /has 0 replicas/],
-    ])("%o %o", async (config, options, expected) => {
-      const { warnings } = await warningsOf(options, config as Record<string, string>);
-      expect(warnings).toEqual([expect.stringMatching(expected)]);
-      expect(warnings[0]).toContain(String(server.port));
+      [{}, {}, /appendfsync everysec.*end of this process.*end of the server/, "process"],
+      [{ appendfsync: "no" }, {}, /appendfsync no\).*end of the server/, "process"],
+      [{ ...always, "no-appendfsync-on-rewrite": "yes" }, {}, /while it rewrites/, "process"],
+      [{ appendonly: "no", save: "" }, {}, /a restart loses all chats/, "process"],
+      [{ appendonly: "no", save: "900 1" }, {}, /a crash loses the latest messages/, "process"],
+      [{ ...always, "maxmemory-policy": "allkeys-lru" }, {}, /allkeys-lru.*noeviction/, "host"],
+      [
+        { ...always, "maxmemory-policy": "volatile-lru" },
+        { ttl: 60_000 },
+        /volatile-lru.*noeviction/,
+        "host",
+      ],
+      [always, { waitReplicas: 1 }, /has 0 replicas/, "host"],
+    ])("%o %o", async (config, options, expected, survives) => {
+      const found = await warningsOf(options, config as Record<string, string>);
+      expect(found).toEqual({ warnings: [expect.stringMatching(expected)], survives });
+      expect(found.warnings[0]).toContain(String(server.port));
     });
 
     test("a store without a ttl need not fear volatile-lru", async () => {
-      expect((await warningsOf({}, { "maxmemory-policy": "volatile-lru" })).warnings).toEqual([]);
+      const settings = { "maxmemory-policy": "volatile-lru", appendfsync: "always" };
+      expect((await warningsOf({}, settings)).warnings).toEqual([]);
     });
 
     test.each([
-      ["-config", []],
+      ["-config", [expect.stringContaining("does not permit CONFIG GET")]],
       ["-config -info", [expect.stringContaining("does not permit INFO")]],
     ])("without rights (%s) it is only not known", async (rights, expected) => {
       const admin = beside(url);

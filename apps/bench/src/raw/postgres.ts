@@ -140,7 +140,7 @@ export async function durabilityOf(at: string): Promise<Durability> {
   await client.end();
   const { fsync, commit } = rows[0] as { fsync: string; commit: string };
   return {
-    survives: fsync === "on" && commit !== "off" ? "host" : "process",
+    survives: commit === "off" ? "process" : fsync === "on" ? "host" : "engine",
     settings: `fsync=${fsync}, synchronous_commit=${commit}`,
   };
 }

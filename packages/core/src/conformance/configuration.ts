@@ -14,7 +14,7 @@ export function configuration(subject: Subject): void {
     holds(typeof capabilities.multiProcess === "boolean", "capabilities.multiProcess is missing");
     holds(typeof capabilities.sweepsItself === "boolean", "capabilities.sweepsItself is missing");
     holds(
-      ["nothing", "process", "host", "failover"].includes(capabilities.survives),
+      ["nothing", "process", "engine", "host", "failover"].includes(capabilities.survives),
       `capabilities.survives is ${capabilities.survives}`,
     );
   });
