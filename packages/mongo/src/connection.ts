@@ -262,7 +262,10 @@ function withoutSecrets(error: DriverError): Error {
   const { name, stack = "", code, codeName } = error;
   const bare = new Error(redact(withoutRequest(error)));
   bare.name = name;
-  bare.stack = `${name}: ${bare.message}${/\n {4}at .*/s.exec(stack)?.[0] ?? ""}`;
+  // Behind the message, in which a line may look like one of the stack's.
+  const begin = stack.indexOf(error.message);
+  const frames = begin < 0 ? "" : stack.slice(begin + error.message.length);
+  bare.stack = `${name}: ${bare.message}${/\n {4}at .*/s.exec(frames)?.[0] ?? ""}`;
   return Object.assign(
     bare,
     code !== undefined && { code },
