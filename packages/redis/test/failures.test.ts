@@ -131,7 +131,8 @@ await withEngine(startRedisServer, ({ url }) => {
       for (const name of ["a", "b", "c"]) await store.addMessage(keyOf(name), say(name));
       await store.deleteMessages(keyOf("c")); // the server knows the script from here on
       await store.addMessage(keyOf("c"), say("c"));
-      const happened = proxy.cutNext("after the request", "evalsha");
+      // Told by the keys that it alone takes.
+      const happened = proxy.cutNext("after the request", "staged");
       const erasing = store.deleteSessions({ user: "bob" });
       await happened;
       expect(await erasing).toBe(3);
@@ -198,7 +199,7 @@ await withEngine(startRedisServer, ({ url }) => {
   /** How a process ends that runs this with a store. */
   const runs = async (storeUrl: string, body: string, whenOpen: () => unknown) => {
     const source = `import { redisChatStore, sessionKey } from ${JSON.stringify(built)};
-      const options = { url: ${JSON.stringify(storeUrl)}, prefix: "ends:", timeout: 2000 };
+      const options = { url: ${JSON.stringify(storeUrl)}, prefix: "ends:", timeout: 2000, onWarning() {} };
       const store = redisChatStore(options);
       const key = sessionKey({ user: "bob" });
       await store.open();
@@ -338,7 +339,8 @@ await withEngine(startRedisServer, ({ url }) => {
         () => store.forkSession(key, redis.sessionKey({ user: "bob" })),
       ]) {
         const error = await refusal(call());
-        expect(error).toMatchObject({ code: "BACKEND", retryable: true, outcome: "not-applied" });
+        // Not what became of it: the attempt that is under way at the end of its time is not known to be refused.
+        expect(error).toMatchObject({ code: "BACKEND", retryable: true });
         expect(error.message).toMatch(/maxmemory/);
       }
       expect(await contents(store)).toEqual(abc.map(({ content }) => content));
