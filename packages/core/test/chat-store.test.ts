@@ -105,6 +105,58 @@ describe("a failing engine", () => {
     expect(calls).toEqual(["open", "append"]);
   });
 
+  test("an error that no backend should throw is no time-out, and is not repeated", async () => {
+    const backend = new MemoryBackend();
+    const cause = new Error("boom");
+    let calls = 0;
+    backend.append = async () => {
+      calls++;
+      throw cause;
+    };
+    const store = new ChatStore(backend);
+    const error = await store.addMessage(key, say("a")).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: "BACKEND", outcome: "unknown", retryable: false, cause });
+    expect(error).not.toBeInstanceOf(TimeoutError);
+    expect(calls).toBe(1);
+  });
+
+  test("attempts become rare: an engine that is away is not flooded", async () => {
+    const { store, faults, calls } = faulty({ timeout: 1_500 });
+    for (let n = 0; n < 1_000; n++) {
+      faults.push({ outcome: "not-applied", retryable: true, applied: false });
+    }
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({ code: "BACKEND" });
+    // 10, 20, 40, … 500 ms, at the least half of each: a slow machine makes fewer.
+    expect(calls.filter((name) => name === "append").length).toBeLessThanOrEqual(12);
+  });
+
+  test("an outcome stays unknown when a later attempt is refused", async () => {
+    const { store, faults } = faulty({ timeout: 200 });
+    faults.push({ outcome: "unknown", retryable: true, applied: true });
+    for (let n = 0; n < 1_000; n++) {
+      faults.push({ outcome: "not-applied", retryable: true, applied: false });
+    }
+    await expect(store.addMessage(key, say("a"))).rejects.toMatchObject({ outcome: "unknown" });
+    faults.length = 0;
+    expect(await store.getMessages(key)).toHaveLength(1);
+  });
+
+  test("a copy whose answer was lost is repeated as it was, whatever became of its source", async () => {
+    const backend = new MemoryBackend();
+    const replace = backend.replace.bind(backend);
+    const store = new ChatStore(backend);
+    const copy = sessionKey({ user: "alice", conversation: "copy" });
+    await store.addMessage(key, say("a"));
+    backend.replace = async (...args) => {
+      await replace(...args);
+      backend.replace = replace;
+      await new ChatStore(backend).deleteMessages(key);
+      throw new BackendError("cut", { retryable: true, outcome: "unknown" });
+    };
+    expect((await store.forkSession(key, copy)).messageCount).toBe(1);
+    expect((await store.getMessages(copy)).map(({ content }) => content)).toEqual(["a"]);
+  });
+
   test("an outage ends within `timeout`, and the store goes on after it", async () => {
     const { store, faults } = faulty({ timeout: 200 });
     for (let i = 0; i < 1_000; i++)

@@ -3,6 +3,7 @@
  *
  * @packageDocumentation
  */
+import { once } from "node:events";
 import {
   BackendError,
   type ChatStore,
@@ -10,6 +11,7 @@ import {
   type ChatStoreOptions,
   createChatStore,
   type FailureOutcome,
+  TimeoutError,
 } from "@chatstore/core";
 import { SqliteBackend } from "@chatstore/sqlite";
 import Database from "better-sqlite3";
@@ -29,8 +31,13 @@ export interface SabotagedChatStoreOptions extends ChatStoreOptions {
 /** What all stores of this process have asked of their engine. */
 export const asked = { calls: 0, records: 0 };
 
-/** Which call of the engine is carried out next without an answer, in all stores of this process. */
-export const line: { lost?: { nth: number; meanwhile: () => Promise<unknown> } | undefined } = {};
+/** The line of all stores of this process to their engine. */
+export const line: {
+  /** Which call is carried out next without an answer. */
+  lost?: { nth: number; meanwhile: () => Promise<unknown> } | undefined;
+  /** Nothing gets through. */
+  down: boolean;
+} = { down: false };
 
 /** The factory that the suite is given, in its own process and in the child processes that it starts. */
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
@@ -95,6 +102,7 @@ function lossy(backend: ChatStoreBackend): ChatStoreBackend {
     call: (...args: Args) => Promise<T>,
   ) => {
     return async (...args: Args): Promise<T> => {
+      if (line.down) await givenUp(args.at(-1) as AbortSignal);
       const result = await call(...args);
       const { lost } = line;
       if (lost === undefined || --lost.nth > 0) return result;
@@ -110,7 +118,13 @@ function lossy(backend: ChatStoreBackend): ChatStoreBackend {
     edit: over("unknown", (...args) => backend.edit(...args)),
     replace: over("unknown", (...args) => backend.replace(...args)),
     erase: over("unknown", (...args) => backend.erase(...args)),
+    purge: over("unknown", (...args) => backend.purge(...args)),
   });
+}
+
+async function givenUp(signal: AbortSignal): Promise<never> {
+  if (!signal.aborted) await once(signal, "abort");
+  throw new TimeoutError("The line is down", { outcome: "not-applied" });
 }
 
 function away(backend: ChatStoreBackend, reason: string): ChatStoreBackend {

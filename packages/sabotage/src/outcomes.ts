@@ -1,5 +1,6 @@
 /** Defects of writes whose answer is lost, and of their repetition. */
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { BackendError, ChatStore, type ChatStoreBackend } from "@chatstore/core";
 import type { Defect } from "./defect.js";
 
@@ -117,6 +118,24 @@ export const outcomes: Readonly<Record<string, Defect>> = {
   "throws the driver's own error for a cut connection": {
     breaks: "G9",
     backend: (sound) => withErrors(sound, ["append"], () => new Error("read ECONNRESET")),
+  },
+
+  "writes later what its caller was told had timed out": {
+    breaks: "G9",
+    backend: (sound) => ({
+      async append(key, records, patch, write, signal) {
+        const again = async () => {
+          await delay(5);
+          await sound.append(key, records, patch, write, AbortSignal.timeout(5)).catch(again);
+        };
+        try {
+          return await sound.append(key, records, patch, write, signal);
+        } catch (error) {
+          void again();
+          throw error;
+        }
+      },
+    }),
   },
 
   "erases again what was begun after an erasure whose answer was lost": {

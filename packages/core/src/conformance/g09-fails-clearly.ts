@@ -162,6 +162,8 @@ export function failsClearly(subject: Subject): void {
     });
     // Nobody opens it anew: the same handle works again, at the latest at a second try.
     await store.getMessages(key).catch(() => undefined);
+    // What somebody kept back, against his word, comes as soon as the engine is there again.
+    await delay(250);
     const found = ids(await subject.open(own).getMessages(key));
     same(found[0], "before", "An outage lost what was stored before it");
     same(

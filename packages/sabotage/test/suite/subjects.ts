@@ -41,6 +41,12 @@ export function testSabotaged(
         database.prepare(sql).run(search, replacement);
         database.close();
       },
+      outage: async (_, during) => {
+        line.down = true;
+        await during().finally(() => {
+          line.down = false;
+        });
+      },
       loseAnswer: async (_, nth, run, meanwhile) => {
         const lost = { nth, meanwhile };
         line.lost = lost;
