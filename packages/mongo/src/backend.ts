@@ -3,12 +3,10 @@ import {
   BackendError,
   type Capabilities,
   type ChatStoreBackend,
-  ClosedError,
   CorruptSessionError,
   decodeCursor,
   type Edit,
   encodeCursor,
-  type FailureOutcome,
   judgeAppend,
   judgeVersion,
   type Key,
@@ -17,81 +15,42 @@ import {
   type MigrateMode,
   type Outcome,
   type Patch,
-  patchChanges,
   type Range,
   SchemaError,
   type Scope,
-  type SessionRecord,
   sessionKey,
   UnsupportedFormatError,
   unchanged,
   type Write,
 } from "@chatstore/core";
-import type { Collection, Document, Filter } from "mongodb";
-import { Connection, isDuplicateKey } from "./connection.js";
+import type { Document, Filter } from "mongodb";
+import { Documents, type Found, ignoreDuplicate, inTurns, toSession } from "./documents.js";
 import type { MongoChatStoreOptions } from "./options.js";
-import type { Bucket, BucketId, Fields, Head, Message, Meta, Times } from "./schema.js";
+import { isSameLayout, type Layout, layoutAfter, moved, select, wantedFor } from "./reading.js";
+import type { Bucket, BucketId, Fields, Head, Message, Times } from "./schema.js";
 import * as schema from "./schema.js";
+import { eraseSession, removeBuckets, removeOrphans, tidy } from "./tidying.js";
 
-/** So many sessions are removed at once, and by one step of the sweep. */
-const sessionsAtOnce = 10;
+/** So many sessions are removed by one step of the sweep. */
 const sessionsPerStep = 100;
-/** One request deletes or inserts so many buckets; one call of `purge` looks at so many for orphans. */
+/** One request inserts so many buckets. */
 const bucketsPerRequest = 1_000;
-const bucketsPerPurge = 50_000;
 const earliest = new Date(-8.64e15);
-
-/** Changes keep their place in the log on disk, and on a majority of the members, before they resolve. */
-const durable = {
-  readPreference: "primary",
-  readConcern: { level: "majority" },
-  writeConcern: { w: "majority", j: true },
-  // Whatever an own client's are.
-  promoteValues: true,
-  promoteLongs: true,
-  ignoreUndefined: false,
-} as const;
-
-interface Collections {
-  readonly sessions: Collection<Head>;
-  readonly buckets: Collection<Bucket>;
-  readonly meta: Collection<Meta>;
-}
-
-/** A head as it was read. */
-type Found = Head & {
-  readonly isLive: boolean;
-  /** As far as asked for. */
-  readonly messages: readonly Message[];
-  /** Counted ones that were asked for, in order. */
-  readonly buckets: readonly Bucket[];
-};
-
-/** A read met buckets that its head does not count any more. */
-const moved = Symbol("moved");
 
 /** Stores sessions in MongoDB. See `schema.ts` for what is stored, and why it holds together. */
 export class MongoBackend implements ChatStoreBackend {
   readonly name = "mongo";
-  readonly #connection: Connection;
-  readonly #collections: Collections;
+  readonly #documents: Documents;
   readonly #collection: string;
   #survives: Capabilities["survives"] = "process";
-  #closed = false;
   /** Where the next search for orphans goes on. */
-  #searched: BucketId | undefined;
+  readonly #search: { after: BucketId | undefined } = { after: undefined };
 
   /** @throws InvalidOptionsError for options that are wrong, missing, or contradict each other. */
   constructor(options: MongoChatStoreOptions) {
     const { collection } = schema.checkNames(options);
-    this.#connection = new Connection(options);
+    this.#documents = new Documents(options, collection);
     this.#collection = collection;
-    const { db } = this.#connection;
-    this.#collections = {
-      sessions: db.collection<Head>(`${collection}.sessions`, durable),
-      buckets: db.collection<Bucket>(`${collection}.buckets`, durable),
-      meta: db.collection<Meta>(`${collection}.meta`, durable),
-    };
   }
 
   /** `survives` follows the deployment, and says the least before `open()` has seen it. */
@@ -100,9 +59,8 @@ export class MongoBackend implements ChatStoreBackend {
   }
 
   async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
-    if (this.#closed) throw new ClosedError();
-    await this.#connection.connect(signal);
-    const hello = await this.#run(signal, (_, db) =>
+    await this.#documents.connect(signal);
+    const hello = await this.#documents.run(signal, (_, db) =>
       db.command({ hello: 1 }, { readPreference: "primary" }),
     );
     if (hello["isWritablePrimary"] !== true) {
@@ -112,7 +70,9 @@ export class MongoBackend implements ChatStoreBackend {
       );
     }
     const stored =
-      migrate === "off" ? undefined : await this.#run(signal, ({ meta }) => meta.findOne({}));
+      migrate === "off"
+        ? undefined
+        : await this.#documents.run(signal, ({ meta }) => meta.findOne({}));
     if (stored && stored.compatible > schema.currentVersion) {
       throw new UnsupportedFormatError(
         `The collections ${this.#collection}.* have format version ${stored.version}, ` +
@@ -136,9 +96,13 @@ export class MongoBackend implements ChatStoreBackend {
   async read(key: Key, range: Range, signal: AbortSignal) {
     const most = range.limit ?? Number.POSITIVE_INFINITY;
     for (let before: Found | undefined; ; ) {
-      const found = await this.#find(key, this.#wantedFor(key, range, most), signal);
+      const found = await this.#documents.find(
+        key,
+        wantedFor(this.#documents, key, range, most),
+        signal,
+      );
       if (!found?.isLive) return undefined;
-      const messages = await this.#select(found, range, most, signal);
+      const messages = await select(this.#documents, found, range, most, signal);
       if (messages === "missing") return messages;
       if (messages !== moved) {
         return { session: toSession(found), records: messages.map(schema.toRecord) };
@@ -164,7 +128,7 @@ export class MongoBackend implements ChatStoreBackend {
         const done = await this.#append(key, filter, records, patch, write, signal);
         if (done !== undefined) return done;
       }
-      const found = await this.#find(key, wanted, signal);
+      const found = await this.#documents.find(key, wanted, signal);
       const current = standing(found);
       const stored = current
         ? [...current.buckets, current].flatMap(({ messages }) => messages)
@@ -173,7 +137,7 @@ export class MongoBackend implements ChatStoreBackend {
       const verdict = judgeAppend(current, present, records, patch, write);
       if (verdict.status === "unchanged" && verdict.version === write.next) {
         // An earlier attempt began the session anew, and may have left what was there before.
-        await this.#tidy(key, "unknown", signal);
+        await tidy(this.#documents, key, "unknown", signal);
       }
       if (verdict.status !== "insert") return verdict;
       const added = verdict.records;
@@ -208,15 +172,15 @@ export class MongoBackend implements ChatStoreBackend {
   async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
     const buckets = schema.bucketsWith(key.id, idsOf(edit));
     for (let before: Found | undefined; ; ) {
-      const found = await this.#find(key, { messages: "$messages", buckets }, signal);
+      const found = await this.#documents.find(key, { messages: "$messages", buckets }, signal);
       const current = standing(found);
       const verdict = judgeVersion(current, write);
-      if (verdict?.status === "unchanged") await this.#tidy(key, "unknown", signal);
+      if (verdict?.status === "unchanged") await tidy(this.#documents, key, "unknown", signal);
       if (verdict !== undefined) return verdict;
       if (found === undefined || current === undefined) {
         return edit.op === "remove" ? unchanged(undefined) : { status: "missing", ids: [edit.id] };
       }
-      const edited = await this.#edited(found, edit, signal);
+      const edited = await layoutAfter(this.#documents, found, edit, signal);
       if (edited === "unchanged") return unchanged(current);
       if (edited === "missing") return { status: "missing", ids: [(edit as { id: string }).id] };
       if (edited !== moved && "status" in edited) return edited;
@@ -240,9 +204,9 @@ export class MongoBackend implements ChatStoreBackend {
   ): Promise<Outcome> {
     const messages = records.map(schema.toMessage);
     for (;;) {
-      const found = await this.#find(key, {}, signal);
+      const found = await this.#documents.find(key, {}, signal);
       const verdict = judgeVersion(standing(found), write);
-      if (verdict?.status === "unchanged") await this.#tidy(key, "unknown", signal);
+      if (verdict?.status === "unchanged") await tidy(this.#documents, key, "unknown", signal);
       if (verdict !== undefined) return verdict;
       const done = await this.#rewrite(key, found, messages, patch, write, signal);
       if (done !== undefined) return done;
@@ -253,19 +217,19 @@ export class MongoBackend implements ChatStoreBackend {
     target: { readonly key: Key } | { readonly scope: Scope },
     signal: AbortSignal,
   ): Promise<number> {
-    if ("key" in target) return this.#erase(target.key.id, signal);
+    if ("key" in target) return eraseSession(this.#documents, target.key.id, signal);
     const { tenant, user } = target.scope;
-    const heads = await this.#run(signal, ({ sessions }) =>
+    const heads = await this.#documents.run(signal, ({ sessions }) =>
       sessions.find({ tenant, user }, { projection: { _id: 1 } }).toArray(),
     );
-    const erased = await inTurns(heads, ({ _id }) => this.#erase(_id, signal));
+    const erased = await inTurns(heads, ({ _id }) => eraseSession(this.#documents, _id, signal));
     const own = sessionKey({ tenant: tenant || undefined, user });
-    const orphans = await this.#run(signal, ({ buckets }) =>
+    const orphans = await this.#documents.run(signal, ({ buckets }) =>
       buckets.distinct("_id.session", {
         $or: [{ "_id.session": own }, { "_id.session": { $gte: `${own}/c:`, $lt: `${own}/c;` } }],
       }),
     );
-    await inTurns(orphans, (session) => this.#tidy({ id: session }, "unknown", signal));
+    await inTurns(orphans, (session) => tidy(this.#documents, { id: session }, "unknown", signal));
     return erased.reduce((sum, count) => sum + count, 0);
   }
 
@@ -273,7 +237,7 @@ export class MongoBackend implements ChatStoreBackend {
     const { limit, cursor } = query;
     const live = { $expr: schema.isLive };
     const page = (filter: Filter<Head>, sort: Document) =>
-      this.#run(signal, ({ sessions }) =>
+      this.#documents.run(signal, ({ sessions }) =>
         sessions
           .find({ $and: [filter, live] })
           .project<Head>({ messages: 0, state: 0, runs: 0 })
@@ -306,7 +270,7 @@ export class MongoBackend implements ChatStoreBackend {
   async purge(signal: AbortSignal): Promise<number> {
     let purged = 0;
     for (;;) {
-      const expired = await this.#run(signal, ({ sessions }) =>
+      const expired = await this.#documents.run(signal, ({ sessions }) =>
         sessions
           .aggregate<Pick<Head, "_id" | "edit" | "version">>([
             { $match: { expiresAt: { $gte: earliest } } },
@@ -319,80 +283,37 @@ export class MongoBackend implements ChatStoreBackend {
       );
       const removed = await inTurns(expired, async ({ _id, edit, version }) => {
         // With this version it stays expired.
-        const { deletedCount } = await this.#write(signal, ({ sessions }) =>
+        const { deletedCount } = await this.#documents.write(signal, ({ sessions }) =>
           sessions.deleteOne({ _id, edit, version }),
         );
-        await this.#tidy({ id: _id }, "unknown", signal);
+        await tidy(this.#documents, { id: _id }, "unknown", signal);
         return version === null ? 0 : deletedCount;
       });
       purged += removed.reduce((sum, count) => sum + count, 0);
       if (expired.length < sessionsPerStep) break;
     }
-    await this.#removeOrphans(signal);
+    await removeOrphans(this.#documents, this.#search, signal);
     return purged;
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    await this.#connection.close();
+    await this.#documents.close();
   }
 
   async #migrate(signal: AbortSignal): Promise<void> {
     // All of it may be done any number of times, by many processes at once: the server itself holds the lock.
-    await this.#run(signal, ({ sessions }) => sessions.createIndexes([...schema.headIndexes]));
-    await this.#run(signal, ({ buckets }) => buckets.createIndexes([...schema.bucketIndexes]));
+    await this.#documents.run(signal, ({ sessions }) =>
+      sessions.createIndexes([...schema.headIndexes]),
+    );
+    await this.#documents.run(signal, ({ buckets }) =>
+      buckets.createIndexes([...schema.bucketIndexes]),
+    );
     const { currentVersion: version, compatibleVersion: compatible } = schema;
-    await this.#run(signal, ({ meta }) =>
+    await this.#documents.run(signal, ({ meta }) =>
       meta
         .updateOne({ _id: "schema" }, { $max: { version, compatible } }, { upsert: true })
         .catch(ignoreDuplicate),
     );
-  }
-
-  /**
-   * The head, with those of its messages that the expression gives, and those of its buckets that the stages find.
-   *
-   * The head is read before the buckets: one that is sealed between is one too many, which it does not count, and never one
-   * too few.
-   */
-  async #find(
-    key: Pick<Key, "id">,
-    { messages = [], buckets: stages }: schema.Wanted,
-    signal: AbortSignal,
-  ): Promise<Found | undefined> {
-    const pipeline: Document[] = [
-      { $match: { _id: key.id } },
-      { $set: { isLive: schema.isLive, messages } },
-    ];
-    if (stages !== undefined) {
-      const coll = this.#collections.buckets.collectionName;
-      pipeline.push({ $unionWith: { coll, pipeline: stages } });
-    }
-    const [first, ...rest] = await this.#run(signal, ({ sessions }) =>
-      sessions.aggregate<Document>(pipeline).toArray(),
-    );
-    // Without a head, the first may be a bucket that nobody counts.
-    if (first?.["_id"] !== key.id) return undefined;
-    const head = first as Omit<Found, "buckets">;
-    const buckets = (rest as Bucket[])
-      .filter(({ _id }) => schema.counts(head, _id))
-      .sort((one, other) => one._id.number - other._id.number);
-    return { ...head, buckets };
-  }
-
-  /** What a range needs of head and buckets: all of it, almost always. */
-  #wantedFor(key: Key, range: Range, most: number): schema.Wanted {
-    if ("from" in range) {
-      if (range.from === "start") return { messages: most === 0 ? [] : "$messages" };
-      return { messages: schema.newest(most), buckets: schema.bucketsOfNewest(key.id, most) };
-    }
-    const [id, messages, step] =
-      "before" in range
-        ? ([range.before, schema.around(range.before), -1] as const)
-        : ([range.after, "$messages", 1] as const);
-    const { collectionName } = this.#collections.buckets;
-    const beside = schema.withNeighbour(collectionName, step);
-    return { messages, buckets: [...schema.bucketsWith(key.id, [id]), ...beside] };
   }
 
   /** Append to a head that meets the filter, is live, and has room. `undefined`: it does not. */
@@ -407,7 +328,7 @@ export class MongoBackend implements ChatStoreBackend {
     const messages = records.map(schema.toMessage);
     const fields = messages.length > 0 ? schema.appended(messages) : {};
     const conditions = records.length > 0 ? [schema.isLive, schema.hasRoom] : [schema.isLive];
-    const head = await this.#write(signal, ({ sessions }) =>
+    const head = await this.#documents.write(signal, ({ sessions }) =>
       sessions.findOneAndUpdate(
         { ...filter, _id: key.id, $expr: { $and: conditions } },
         schema.change(fields, write, patch),
@@ -429,13 +350,13 @@ export class MongoBackend implements ChatStoreBackend {
 
   /** Move the oldest messages of a full head into buckets, unless somebody else does. */
   async #seal(key: Key, signal: AbortSignal): Promise<void> {
-    const head = await this.#find(key, { messages: "$messages" }, signal);
+    const head = await this.#documents.find(key, { messages: "$messages" }, signal);
     if (head === undefined) return;
     const { generation, edit, sealed } = head;
     const { buckets } = schema.cut(head.messages);
     if (buckets.length === 0) return;
     await this.#insert(head, edit, sealed, buckets, signal);
-    const { matchedCount } = await this.#write(
+    const { matchedCount } = await this.#documents.write(
       signal,
       ({ sessions }) =>
         sessions.updateOne({ _id: key.id, generation, edit, sealed }, [
@@ -444,10 +365,10 @@ export class MongoBackend implements ChatStoreBackend {
       "not-applied",
     );
     if (matchedCount === 1) return;
-    const now = await this.#find(key, {}, signal);
+    const now = await this.#documents.find(key, {}, signal);
     // Nobody will count these any more.
     if (now?.generation !== generation || now.edit !== edit) {
-      await this.#tidy(key, "not-applied", signal);
+      await tidy(this.#documents, key, "not-applied", signal);
     }
   }
 
@@ -522,16 +443,16 @@ export class MongoBackend implements ChatStoreBackend {
         ? this.#create(key, pipeline, signal)
         : this.#change(head, pipeline, signal);
     if (await isDone) {
-      if (head !== undefined) await this.#tidy(key, "unknown", signal);
+      if (head !== undefined) await tidy(this.#documents, key, "unknown", signal);
       return { status: "applied", version: write.next, messageCount };
     }
-    await this.#delete(staged, "not-applied", signal);
+    await removeBuckets(this.#documents, staged, "not-applied", signal);
     return undefined;
   }
 
   /** Put a head where there is none. */
   async #create(key: Key, pipeline: Document[], signal: AbortSignal): Promise<boolean> {
-    const created = await this.#write(signal, ({ sessions }) =>
+    const created = await this.#documents.write(signal, ({ sessions }) =>
       sessions
         .updateOne({ _id: key.id, edit: { $exists: false } }, pipeline, { upsert: true })
         .catch(ignoreDuplicate),
@@ -543,7 +464,7 @@ export class MongoBackend implements ChatStoreBackend {
   async #change(head: Found, pipeline: Document[], signal: AbortSignal): Promise<boolean> {
     const { _id, version, generation, edit, sealed, isLive } = head;
     const $expr = isLive ? schema.isLive : schema.isExpired;
-    const { matchedCount } = await this.#write(signal, ({ sessions }) =>
+    const { matchedCount } = await this.#documents.write(signal, ({ sessions }) =>
       sessions.updateOne({ _id, version, generation, edit, sealed, $expr }, pipeline),
     );
     return matchedCount === 1;
@@ -553,7 +474,7 @@ export class MongoBackend implements ChatStoreBackend {
   async #reserve(key: Key, signal: AbortSignal): Promise<Found | undefined> {
     const edit = randomBytes(9).toString("base64url");
     await this.#create(key, schema.reserved(key, randomUUID(), edit), signal);
-    const head = await this.#find(key, {}, signal);
+    const head = await this.#documents.find(key, {}, signal);
     return head?.edit === edit ? head : undefined;
   }
 
@@ -575,7 +496,7 @@ export class MongoBackend implements ChatStoreBackend {
   async #insertBuckets(documents: readonly Bucket[], signal: AbortSignal): Promise<BucketId[]> {
     for (let start = 0; start < documents.length; start += bucketsPerRequest) {
       const some = documents.slice(start, start + bucketsPerRequest);
-      await this.#write(
+      await this.#documents.write(
         signal,
         ({ buckets }) => buckets.insertMany(some, { ordered: false }).catch(ignoreDuplicate),
         "not-applied",
@@ -583,362 +504,6 @@ export class MongoBackend implements ChatStoreBackend {
     }
     return documents.map(({ _id }) => _id);
   }
-
-  async #erase(session: string, signal: AbortSignal): Promise<number> {
-    const found = await this.#find({ id: session }, {}, signal);
-    let erased = 0;
-    if (found !== undefined) {
-      // What has expired may begin anew meanwhile: that stays.
-      const { isLive, version } = found;
-      const filter = isLive ? { _id: session } : { _id: session, version };
-      const { deletedCount } = await this.#write(signal, ({ sessions }) =>
-        sessions.deleteOne(filter),
-      );
-      erased = isLive ? deletedCount : 0;
-    }
-    await this.#tidy({ id: session }, "unknown", signal);
-    return erased;
-  }
-
-  /**
-   * Remove a session's buckets that its head does not count.
-   *
-   * They are listed first. Then the head gets a new `edit`, or is absent: no write that is under way and has inserted one of
-   * the listed can change the head any more, so that nobody will ever count them.
-   */
-  async #tidy(key: Pick<Key, "id">, outcome: FailureOutcome, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      const listed = await this.#run(
-        signal,
-        ({ buckets }) =>
-          buckets
-            .find({ _id: schema.bucketsOf(key.id) } as Filter<Bucket>, { projection: { _id: 1 } })
-            .toArray(),
-        outcome,
-      );
-      if (listed.length === 0) return;
-      const head = await this.#find(key, {}, signal);
-      const ids = listed.map(({ _id }) => _id);
-      const dead = head === undefined ? ids : ids.filter((id) => !schema.counts(head, id));
-      if (dead.length === 0) return;
-      if (head !== undefined) {
-        const { _id, generation, edit, sealed } = head;
-        const { matchedCount } = await this.#write(
-          signal,
-          ({ sessions }) =>
-            sessions.updateOne(
-              { _id, generation, edit, sealed },
-              { $set: { edit: randomBytes(9).toString("base64url") } },
-            ),
-          outcome,
-        );
-        if (matchedCount === 0) continue;
-      }
-      await this.#delete(dead, outcome, signal);
-      return;
-    }
-  }
-
-  async #delete(
-    ids: readonly BucketId[],
-    outcome: FailureOutcome,
-    signal: AbortSignal,
-  ): Promise<void> {
-    for (let start = 0; start < ids.length; start += bucketsPerRequest) {
-      const some = ids.slice(start, start + bucketsPerRequest);
-      await this.#write(
-        signal,
-        ({ buckets }) => buckets.deleteMany({ _id: { $in: some } }),
-        outcome,
-      );
-    }
-  }
-
-  /** Look through the next buckets for such that no head counts. */
-  async #removeOrphans(signal: AbortSignal): Promise<void> {
-    for (let seen = 0; seen < bucketsPerPurge; seen += bucketsPerRequest) {
-      const after = this.#searched;
-      const page = await this.#run(signal, ({ buckets }) =>
-        buckets
-          .find(after === undefined ? {} : { _id: { $gt: after } }, { projection: { _id: 1 } })
-          .sort({ _id: 1 })
-          .limit(bucketsPerRequest)
-          .toArray(),
-      );
-      const names = [...new Set(page.map(({ _id }) => _id.session))];
-      const heads = await this.#run(signal, ({ sessions }) =>
-        sessions
-          .find({ _id: { $in: names } })
-          .project<Omit<Head, "messages">>({ generation: 1, sealed: 1, runs: 1 })
-          .toArray(),
-      );
-      const headOf = new Map(heads.map((head) => [head._id, head]));
-      const untidy = page.filter(({ _id }) => {
-        const head = headOf.get(_id.session);
-        return head === undefined || !schema.counts(head, _id);
-      });
-      const sessions = [...new Set(untidy.map(({ _id }) => _id.session))];
-      await inTurns(sessions, (id) => this.#tidy({ id }, "unknown", signal));
-      this.#searched = page.length < bucketsPerRequest ? undefined : page.at(-1)?._id;
-      if (this.#searched === undefined) return;
-    }
-  }
-
-  /** The messages of a range. */
-  async #select(
-    head: Found,
-    range: Range,
-    most: number,
-    signal: AbortSignal,
-  ): Promise<readonly Message[] | "missing" | typeof moved> {
-    if ("from" in range) {
-      return range.from === "start"
-        ? this.#forward(head, { number: 0, index: 0 }, most, signal)
-        : this.#backward(head, { number: head.sealed, index: head.messages.length }, most, signal);
-    }
-    const id = "before" in range ? range.before : range.after;
-    const place = await this.#locate(head, id, signal);
-    if (place === "missing" || place === moved) return place;
-    const { number, index } = place;
-    return "before" in range
-      ? this.#backward(head, place, most, signal)
-      : this.#forward(head, { ...place, number, index: index + 1 }, most, signal);
-  }
-
-  async #locate(
-    head: Found,
-    id: string,
-    signal: AbortSignal,
-  ): Promise<Place | "missing" | typeof moved> {
-    const index = head.messages.findIndex((message) => message.id === id);
-    if (index >= 0) return { number: head.sealed, index };
-    for (const bucket of head.buckets) {
-      const index = bucket.messages.findIndex((message) => message.id === id);
-      if (index >= 0) return { number: bucket._id.number, index, bucket };
-    }
-    return head.sealed === 0 || (await this.#isCurrent(head, signal)) ? "missing" : moved;
-  }
-
-  /** Whether the head still counts the same buckets. */
-  async #isCurrent(head: Found, signal: AbortSignal): Promise<boolean> {
-    const now = await this.#find({ id: head._id }, {}, signal);
-    return now !== undefined && isSameLayout(head, now);
-  }
-
-  async #forward(
-    head: Found,
-    { number, index, bucket }: Place,
-    most: number,
-    signal: AbortSignal,
-  ): Promise<readonly Message[] | typeof moved> {
-    if (number === head.sealed) return head.messages.slice(index, index + most);
-    const found = bucket === undefined ? [] : bucket.messages.slice(index);
-    const from = bucket === undefined ? number : number + 1;
-    const rest = await this.#buckets(head, from, head.sealed, 1, most - found.length, signal);
-    if (rest === moved) return moved;
-    return [...found, ...rest.flatMap(({ messages }) => messages), ...head.messages].slice(0, most);
-  }
-
-  async #backward(
-    head: Found,
-    { number, index, bucket }: Place,
-    most: number,
-    signal: AbortSignal,
-  ): Promise<readonly Message[] | typeof moved> {
-    const found = (number === head.sealed ? head : (bucket as Bucket)).messages.slice(0, index);
-    const rest = await this.#buckets(head, 0, number, -1, most - found.length, signal);
-    if (rest === moved) return moved;
-    const all = [...rest.reverse().flatMap(({ messages }) => messages), ...found];
-    return all.slice(Math.max(all.length - most, 0));
-  }
-
-  /**
-   * Counted buckets from `from` up to `end`, from either side, until they hold `most` messages; of each, at most so many on
-   * that side.
-   */
-  async #buckets(
-    head: Found,
-    from: number,
-    end: number,
-    direction: 1 | -1,
-    most: number,
-    signal: AbortSignal,
-  ): Promise<Bucket[] | typeof moved> {
-    const found: Bucket[] = [];
-    let count = 0;
-    const isEnough = () => found.length >= end - from || count >= most;
-    const next = () => (direction === 1 ? from + found.length : end - 1 - found.length);
-    const take = (bucket: Bucket) => {
-      found.push(bucket);
-      count += bucket.messages.length;
-    };
-    // What came with the head.
-    while (!isEnough()) {
-      const known = head.buckets.find(({ _id }) => _id.number === next());
-      if (known === undefined) break;
-      take(known);
-    }
-    const { _id: session, generation } = head;
-    let range: Document = {
-      $gte: { session, generation, number: direction === 1 ? next() : from },
-      $lt: { session, generation, number: direction === 1 ? end : next() + 1 },
-    };
-    while (!isEnough()) {
-      const left = most - count;
-      // No limit is 0.
-      const limit = most === Infinity ? 0 : Math.ceil(left / schema.bucketMessages) + 1;
-      const slice = { messages: { $slice: direction * left } };
-      const page = await this.#run(signal, ({ buckets }) =>
-        buckets
-          .find({ _id: range } as Filter<Bucket>, left < 2 ** 31 ? { projection: slice } : {})
-          .sort({ _id: direction })
-          .limit(limit)
-          .toArray(),
-      );
-      for (const bucket of page) {
-        if (!schema.counts(head, bucket._id)) continue;
-        if (bucket._id.number !== next()) return moved;
-        take(bucket);
-      }
-      const last = page.at(-1);
-      if (last === undefined || page.length < limit || limit === 0) break;
-      range = { ...range, [direction === 1 ? "$gt" : "$lt"]: last._id };
-      if (direction === 1) delete range["$gte"];
-    }
-    return isEnough() ? found : moved;
-  }
-
-  /** What an edit makes of a session. */
-  async #edited(
-    head: Found,
-    edit: Edit,
-    signal: AbortSignal,
-  ): Promise<Layout | Outcome | "unchanged" | "missing" | typeof moved> {
-    const { generation, runs, sealed, messageCount } = head;
-    if (edit.op === "replaceAfter") {
-      const place = await this.#locate(head, edit.id, signal);
-      if (place === "missing" || place === moved) return place;
-      const { number, index, bucket } = place;
-      const kept = (bucket ?? head).messages.slice(0, index + 1);
-      const before = head.buckets.filter(({ _id }) => _id.number < number);
-      const keptIds = new Set(
-        [...before.flatMap((one) => one.messages), ...kept].map(({ id }) => id),
-      );
-      const ids = edit.records.map(({ id }) => id).filter((id) => keptIds.has(id));
-      if (ids.length > 0) return { status: "duplicate", ids };
-      const sizes = await this.#sizes(head, number, signal);
-      if (sizes === moved) return moved;
-      const removed = sizes + head.messages.length - kept.length;
-      const added = edit.records.map(schema.toMessage);
-      if (removed + added.length === 0 && !patchChanges(toSession(head), edit.patch)) {
-        return "unchanged";
-      }
-      return {
-        generation,
-        runs: runs.filter(({ from }) => from < number),
-        sealed: number,
-        messages: [...kept, ...added],
-        messageCount: messageCount - removed + added.length,
-        revised: [],
-      };
-    }
-    const ids = new Set(edit.op === "remove" ? edit.ids : [edit.id]);
-    const touched = [head, ...head.buckets].flatMap(({ messages }) =>
-      messages.filter(({ id }) => ids.has(id)),
-    );
-    // An id that was not found may be in a bucket that another writer has just revised.
-    if (touched.length < ids.size && sealed > 0 && !(await this.#isCurrent(head, signal))) {
-      return moved;
-    }
-    if (edit.op === "update") {
-      const [message] = touched;
-      if (message === undefined) return "missing";
-      if (message.digest === edit.digest) return "unchanged";
-    } else if (touched.length === 0) return "unchanged";
-    const change = (messages: readonly Message[]) =>
-      edit.op === "remove"
-        ? messages.filter(({ id }) => !ids.has(id))
-        : messages.map((message) => (message.id === edit.id ? updated(message, edit) : message));
-    const edited = {
-      generation,
-      messageCount: messageCount - (edit.op === "remove" ? touched.length : 0),
-      messages: change(head.messages),
-    };
-    const revised = head.buckets.map(
-      ({ _id, messages }) => [_id.number, change(messages)] as const,
-    );
-    const tooLarge = revised.find(
-      ([, messages]) => schema.sizeOf(messages) > schema.largestBucketBytes,
-    )?.[0];
-    if (tooLarge === undefined) return { ...edited, runs, sealed, revised };
-    // From this bucket on, all is cut anew.
-    const rest = await this.#buckets(head, tooLarge, sealed, 1, Infinity, signal);
-    if (rest === moved) return moved;
-    const messages = [...rest.flatMap((bucket) => change(bucket.messages)), ...edited.messages];
-    return {
-      ...edited,
-      messages,
-      runs: runs.filter(({ from }) => from < tooLarge),
-      sealed: tooLarge,
-      revised: revised.filter(([number]) => number < tooLarge),
-    };
-  }
-
-  /** How many messages the buckets from `from` on hold. */
-  async #sizes(head: Found, from: number, signal: AbortSignal): Promise<number | typeof moved> {
-    const { _id: session, generation, sealed } = head;
-    if (from >= sealed) return 0;
-    const found = await this.#run(signal, ({ buckets }) =>
-      buckets
-        .aggregate<{ _id: BucketId; size: number }>([
-          {
-            $match: {
-              _id: {
-                $gte: { session, generation, number: from },
-                $lt: { session, generation, number: sealed },
-              },
-            },
-          },
-          { $project: { size: { $size: "$messages" } } },
-        ])
-        .toArray(),
-    );
-    const counted = found.filter(({ _id }) => schema.counts(head, _id));
-    if (counted.length < sealed - from) return moved;
-    return counted.reduce((sum, { size }) => sum + size, 0);
-  }
-
-  /** @param outcome Of the write that this belongs to, when it fails and the failure does not tell. */
-  #run<T>(
-    signal: AbortSignal,
-    operation: (collections: Collections, db: Connection["db"]) => Promise<T>,
-    outcome: FailureOutcome = "not-applied",
-  ): Promise<T> {
-    if (this.#closed) throw new ClosedError();
-    return this.#connection.run(signal, outcome, (db) => operation(this.#collections, db));
-  }
-
-  #write<T>(
-    signal: AbortSignal,
-    operation: (collections: Collections) => Promise<T>,
-    outcome: FailureOutcome = "unknown",
-  ): Promise<T> {
-    return this.#run(signal, operation, outcome);
-  }
-}
-
-/** The messages of a session, before they are cut. */
-interface Layout
-  extends Pick<Head, "generation" | "runs" | "sealed" | "messages" | "messageCount"> {
-  /** Counted buckets with other contents. */
-  readonly revised: readonly (readonly [number: number, messages: readonly Message[]])[];
-}
-
-/** Where a message is: in the bucket of this number, or, at `sealed`, in the head. */
-interface Place {
-  readonly number: number;
-  readonly index: number;
-  readonly bucket?: Bucket;
 }
 
 /** The messages that an edit has to see. */
@@ -948,32 +513,9 @@ function idsOf(edit: Edit): readonly string[] {
   return [edit.id, ...edit.records.filter(({ fresh }) => !fresh).map(({ id }) => id)];
 }
 
-/** Nothing but appending and sealing lies between them. */
-function isSameLayout(one: Head, other: Head): boolean {
-  return one.generation === other.generation && one.edit === other.edit;
-}
-
 /** The session as it stands; `undefined` when absent or expired. */
 function standing(found: Found | undefined): (Found & { readonly version: string }) | undefined {
   return found?.isLive && found.version !== null ? { ...found, version: found.version } : undefined;
-}
-
-function updated(message: Message, edit: Edit & { readonly op: "update" }): Message {
-  const createdAt = edit.createdAt === null ? message.createdAt : new Date(edit.createdAt);
-  return { id: message.id, digest: edit.digest, data: edit.data, createdAt };
-}
-
-function toSession(head: Head): SessionRecord {
-  return {
-    key: head._id,
-    version: head.version ?? "",
-    messageCount: head.messageCount,
-    createdAt: head.createdAt.getTime(),
-    updatedAt: head.updatedAt.getTime(),
-    expiresAt: head.expiresAt?.getTime() ?? null,
-    title: head.title,
-    state: head.state ?? {},
-  };
 }
 
 function toPage(
@@ -991,18 +533,4 @@ function incomplete({ id }: Key): CorruptSessionError {
     `Session ${id} lacks messages that it counts: somebody deleted buckets. Restore a backup, or erase the session ` +
       "with deleteMessages()",
   );
-}
-
-function ignoreDuplicate(error: unknown): undefined {
-  if (!isDuplicateKey(error)) throw error;
-}
-
-/** Some at once, in order. */
-async function inTurns<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
-  const results: R[] = [];
-  for (let start = 0; start < items.length; start += sessionsAtOnce) {
-    const some = items.slice(start, start + sessionsAtOnce);
-    results.push(...(await Promise.all(some.map(work))));
-  }
-  return results;
 }

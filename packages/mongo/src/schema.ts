@@ -10,7 +10,7 @@
  *   buckets alike, so it does not matter who inserted one, nor who died in between.
  * - Replacing and editing insert buckets of names that nobody else can make, then change the head on the same condition
  *   and that of the version, and give it a new `edit`.
- * - What no head counts is removed by `tidy` in `backend.ts`: it lists buckets, then gives the head a new `edit`, so that no
+ * - What no head counts is removed by `tidy` in `tidying.ts`: it lists buckets, then gives the head a new `edit`, so that no
  *   write that is under way can count one of them any more, and then deletes.
  *
  * All strings of messages, titles and keys go into updates as `$literal`: in a pipeline a text that begins with `$` would
