@@ -30,6 +30,7 @@ import {
 import type { Database, Statement } from "better-sqlite3";
 import { Connection, damageAdvice, inMemory, isMissingTable, openFile } from "./connection.js";
 import type { SqliteChatStoreOptions } from "./index.js";
+import { logPages } from "./reserve.js";
 import {
   checkPrefix,
   currentVersion,
@@ -74,6 +75,7 @@ export class SqliteBackend implements ChatStoreBackend {
       const warnings = await connection.patiently(signal, () => this.#configure(database));
       if (version < currentVersion) await connection.write(signal, () => this.#migrate(database));
       const sql = await connection.patiently(signal, () => prepare(database, this.#prefix));
+      connection.setRoomAside();
       this.#opened = { connection, sql };
       return { warnings };
     } catch (error) {
@@ -147,7 +149,9 @@ export class SqliteBackend implements ChatStoreBackend {
       sql.updateMessage.run(edit.digest, edit.data, edit.createdAt, found.id, seq);
       return save(key, taken, {}, write, sql);
     };
-    return this.#write(signal, change, () => erases);
+    const onlyRemoves =
+      edit.op === "remove" || (edit.op === "replaceAfter" && edit.records.length === 0);
+    return this.#write(signal, change, () => erases, onlyRemoves);
   }
 
   async replace(
@@ -185,7 +189,7 @@ export class SqliteBackend implements ChatStoreBackend {
       for (const { id } of stored) dropSession(id, sql);
       return stored.filter((one) => !isExpired(one, now)).length;
     };
-    return this.#write(signal, change, () => true);
+    return this.#write(signal, change, () => true, true);
   }
 
   async list(query: ListQuery, signal: AbortSignal) {
@@ -225,7 +229,7 @@ export class SqliteBackend implements ChatStoreBackend {
       return expired.length;
     };
     for (let purged = 0; ; ) {
-      const count = await this.#write(signal, step, (removed) => removed > 0);
+      const count = await this.#write(signal, step, (removed) => removed > 0, true);
       purged += count;
       if (count < sessionsPerPurge) return purged;
     }
@@ -242,14 +246,15 @@ export class SqliteBackend implements ChatStoreBackend {
     return connection.read(signal, () => work(sql));
   }
 
-  /** In one transaction. `erases`: whether the result means that text was removed. */
+  /** In one transaction. `erases`: whether the result means that text was removed. `frees`: it does nothing else. */
   #write<T>(
     signal: AbortSignal,
     work: (sql: Statements) => T,
     erases?: (result: T) => boolean,
+    frees?: boolean,
   ): Promise<T> {
     const { connection, sql } = this.#connected();
-    return connection.write(signal, () => work(sql), erases);
+    return connection.write(signal, () => work(sql), erases, frees);
   }
 
   #connected() {
@@ -300,6 +305,7 @@ export class SqliteBackend implements ChatStoreBackend {
     database.pragma("cell_size_check = ON");
     // Removed text is overwritten, not only unlinked (G14).
     database.pragma("secure_delete = ON");
+    database.pragma(`wal_autocheckpoint = ${logPages}`);
     const mode = database.pragma("journal_mode = WAL", { simple: true });
     return mode === "wal"
       ? []

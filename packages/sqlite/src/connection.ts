@@ -15,6 +15,7 @@ import {
 } from "@chatstore/core";
 import type Database from "better-sqlite3";
 import { codeOf, openDatabase } from "./engine.js";
+import { Reserve } from "./reserve.js";
 import { schemaAdvice } from "./schema.js";
 
 /** The path of a database that has no file. */
@@ -28,6 +29,8 @@ const longestPause = 15;
 /** A write that waits for its transaction. */
 interface Job {
   readonly signal: AbortSignal;
+  /** It only removes. */
+  readonly frees: boolean;
   /** Returns what is left to do once the transaction is committed. */
   readonly run: () => { readonly erases: boolean; readonly resolve: () => void };
   readonly reject: (error: unknown) => void;
@@ -39,6 +42,7 @@ export class Connection {
   readonly #owned: boolean;
   readonly #file: string | undefined;
   readonly #transaction: Database.Transaction<(work: () => unknown) => unknown>;
+  readonly #reserve: Reserve | undefined;
   readonly #jobs = new Set<Job>();
   #draining = false;
 
@@ -48,6 +52,7 @@ export class Connection {
     this.#owned = owned;
     // The name of an own database may be relative to a directory that was left since.
     this.#file = owned ? identityOf(database) : undefined;
+    this.#reserve = owned && !database.memory ? new Reserve(database.name) : undefined;
     this.#transaction = database.transaction((work) => work());
   }
 
@@ -71,11 +76,14 @@ export class Connection {
   /**
    * Run `work` in a transaction that other writes may share. It stays on its own: when one throws, it is rejected, and the
    * others run again without it. When the signal aborts before its turn, it never runs.
+   *
+   * @param frees It only removes: on a full disk it gets the room that is set aside.
    */
   write<T>(
     signal: AbortSignal,
     work: () => T,
     erases: (result: T) => boolean = () => false,
+    frees = false,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (signal.aborted) return reject(this.#tooLate());
@@ -83,7 +91,7 @@ export class Connection {
         const result = work();
         return { erases: erases(result), resolve: () => resolve(result) };
       };
-      this.#jobs.add({ signal, run, reject });
+      this.#jobs.add({ signal, frees, run, reject });
       if (!this.#draining) void this.#drain();
     });
   }
@@ -134,14 +142,19 @@ export class Connection {
     } catch (error) {
       if (isBusy(error)) return false;
       const committing = running === undefined && ran.size > 0;
-      const failed = running ? [running] : committing ? ran.keys() : this.#jobs;
+      const failed = running ? [running] : [...(committing ? ran.keys() : this.#jobs)];
       const failure = this.#failure(error, committing ? "unknown" : "not-applied");
-      for (const job of failed) this.#refuse(job, failure);
+      const hasRoom =
+        codeOf(error) === "SQLITE_FULL" && failed.some(({ frees }) => frees) && this.#makeRoom();
+      for (const job of failed) if (!hasRoom || !job.frees) this.#refuse(job, failure);
       return true;
     }
     for (const job of ran.keys()) this.#jobs.delete(job);
     const done = [...ran.values()];
-    if (done.some(({ erases }) => erases)) this.#emptyLog();
+    if (done.some(({ erases }) => erases)) {
+      this.#emptyLog();
+      this.setRoomAside();
+    }
     for (const { resolve } of done) resolve();
     return true;
   }
@@ -177,6 +190,23 @@ export class Connection {
     }
   }
 
+  /** For who erases when the disk is full. */
+  setRoomAside(): void {
+    this.#reserve?.fill();
+  }
+
+  /** Returns whether there was room that was set aside. */
+  #makeRoom(): boolean {
+    if (!this.#reserve?.release()) return false;
+    try {
+      // What the log holds goes into the file, and the log begins anew where it is.
+      this.#withoutBusyTimeout(() => this.database.pragma("main.wal_checkpoint(RESTART)"));
+    } catch {
+      // Then what was set aside has to be enough.
+    }
+    return true;
+  }
+
   /** An own database may have a busy timeout: SQLite's own waiting. */
   #withoutBusyTimeout<T>(work: () => T): T {
     if (this.#owned) return work();
@@ -210,10 +240,11 @@ export class Connection {
       return new CorruptSessionError(`${what}: ${damageAdvice}`, { cause: error });
     }
     if (isMissingTable(error)) return new SchemaError(`${what}: ${schemaAdvice}`);
-    return new BackendError(what, {
+    const isFull = code === "SQLITE_FULL";
+    return new BackendError(isFull ? `${what}: free some space, or erase something` : what, {
       retryable: /^SQLITE_(IOERR|NOMEM)/.test(code),
       // A full disk is noticed before the commit's mark is written.
-      outcome: code === "SQLITE_FULL" ? "not-applied" : outcome,
+      outcome: isFull ? "not-applied" : outcome,
       cause: error,
     });
   }
