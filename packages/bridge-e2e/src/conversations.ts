@@ -102,6 +102,14 @@ export function conversations(framework: Framework, store: ChatStore, report: Pa
       await run(agents, message, memory);
     },
 
+    /** Begins a turn with an agent whose tool ends this process at once when it is asked for this city. */
+    async die(key: string, who: "agent" | "multiAgent", message: string, city: string) {
+      const onCall = async (called: string) => {
+        if (called === city) process.kill(process.pid, "SIGKILL");
+      };
+      await run((who === "agent" ? single : team)(framework, { onCall }), message, await open(key));
+    },
+
     /** A turn whose streamed reply is read no further than that many words. */
     async abandon(key: string, message: string, words: number): Promise<void> {
       const memory = await open(key);
