@@ -8,18 +8,15 @@ import { factLLM, OfflineLLM } from "./offline-llm.ts";
 const key = sessionKey({ user: "alice" });
 
 /** As the store writes them: what it does not know itself are further fields. */
-async function storeOf(name: string, messages: readonly object[]) {
-  const records = messages.map(
-    ({ id, role, content, ...extra }: Record<string, unknown>, index) => ({
-      id: String(id ?? `s${index}`),
-      digest: `digest ${index}`,
-      data: JSON.stringify({ v: 1, role, content, extra }),
-      createdAt: 1_000 + index,
-    }),
-  );
+async function storeOf(name: string, messages: readonly Record<string, unknown>[]) {
+  const records = messages.map(({ id, role, content, ...extra }, index) => ({
+    id: String(id ?? `s${index}`),
+    digest: `digest ${index}`,
+    data: JSON.stringify({ v: 1, role, content, extra }),
+    createdAt: 1_000 + index,
+  }));
   const target = { id: key, tenant: "", user: "alice", conversation: "" } as unknown as Key;
-  const signal = new AbortController().signal;
-  await new MemoryBackend(name).append(target, records, undefined, { next: "v1" }, signal);
+  await new MemoryBackend(name).append(target, records, undefined, { next: "v1" });
   return memoryChatStore({ name });
 }
 

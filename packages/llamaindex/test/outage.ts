@@ -35,7 +35,7 @@ export class FragileStore extends ChatStore {
         };
       },
     }) as ChatStoreBackend;
-    super(backend, { timeout: 40, ...options });
+    super(backend, options);
     this.calls = calls;
     this.#engine = engine;
   }
