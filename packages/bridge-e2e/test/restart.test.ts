@@ -216,12 +216,12 @@ await onEveryBackend(({ config, store, folder }) => {
     const { context } = remembered.learnt;
     expect(context).toEqual(known.learnt.context);
     const found = {
-      role: "memory",
+      role: "user",
       content: expect.stringContaining("<message role='user'>My hobby"),
     };
     const blocks = [
       ...(vectorBlock === undefined ? [] : [found]), // LlamaIndex 0.11 has none
-      { role: "memory", content: expect.stringContaining(ui.content) },
+      { role: "user", content: expect.stringContaining(ui.content) },
     ];
     expect(context.slice(0, blocks.length)).toMatchObject(blocks);
     // What was not processed yet follows: the hobbies that the facts do not name.

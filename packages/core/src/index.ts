@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export * from "./backend.js";
+export { type ModelContextOptions, modelContext } from "./bridge/context.js";
 export * from "./chat-store.js";
 export { createChatStore } from "./create.js";
 export { decodeCursor, encodeCursor } from "./cursor.js";

@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { type ChatMessage, InvalidOptionsError } from "@chatstore/core";
-import { toolResultId } from "./context.js";
+import { toolResultId } from "@chatstore/core/bridge";
 
 /** An agent workflow of LlamaIndex: what `agent()` and `multiAgent()` return. */
 export interface AgentWorkflow<State> {

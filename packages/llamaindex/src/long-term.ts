@@ -1,7 +1,7 @@
 /** What a memory's long-term blocks make of its messages, and how far they have come. */
 import { isDeepStrictEqual } from "node:util";
 import type { ChatStoreError, NewMessage } from "@chatstore/core";
-import { toolResultId } from "./context.js";
+import { isFromUser } from "@chatstore/core/bridge";
 import { isPart, translate } from "./incoming.js";
 import { placeOf, readAfter, restoreFacts, type State, type StoredFacts } from "./restore.js";
 import type { Session } from "./session.js";
@@ -94,6 +94,13 @@ export class LongTerm {
     this.#noteFacts();
   }
 
+  /** A message is gone that the store has refused. */
+  withdraw(id: string): void {
+    this.#processed.delete(id);
+    const { messages, memoryCursor } = this.#memory;
+    if (this.#newest === id) this.#newest = messages[memoryCursor - 1]?.id;
+  }
+
   /** One portion after the other, or messages that arrive meanwhile would be processed again. */
   async #rest(isDone: boolean): Promise<void> {
     try {
@@ -123,7 +130,9 @@ export class LongTerm {
       // What a block could not take stays where the model sees it, and is given to it again.
       if (outcomes.includes(false)) return false;
       for (const id of portion) this.#processed.add(id);
-      this.#newest = portion.at(-1);
+      // What the store has refused meanwhile is gone.
+      const present = new Set(this.#memory.messages.map(({ id }) => id));
+      this.#newest = portion.findLast((id) => present.has(id)) ?? this.#newest;
       this.#advance();
       this.#rounds++;
       await this.#store();
@@ -139,9 +148,7 @@ export class LongTerm {
     const unprocessed = messages.slice(memoryCursor);
     const limit = Math.ceil(tokenLimit * shortTermTokenLimitRatio);
     if (this.#memory.countMemoryMessagesToken(unprocessed) <= limit) return [];
-    const turn = unprocessed.findLastIndex(
-      (message) => message.role === "user" && toolResultId(message) === undefined,
-    );
+    const turn = unprocessed.findLastIndex(isFromUser);
     const ended = turn === -1 ? unprocessed : unprocessed.slice(0, turn);
     const most = Math.max(2 * limit, minPortion);
     let tokens = 0;

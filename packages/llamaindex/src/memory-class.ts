@@ -5,9 +5,9 @@ import {
   type NewMessage,
   QueueFullError,
 } from "@chatstore/core";
-import { staysQueued } from "@chatstore/core/bridge";
+import { isFromUser, staysQueued } from "@chatstore/core/bridge";
 import { type AgentWorkflow, type RunObserver, stateOfRun } from "./agent-run.js";
-import { arrangeToolMessages, tokenBound, tokenCount } from "./context.js";
+import { contextOf } from "./context.js";
 import { type CompleteMessage, type Incoming, incoming } from "./incoming.js";
 import { LongTerm } from "./long-term.js";
 import { passThrough, type ReplyChunk } from "./partial-reply.js";
@@ -52,6 +52,10 @@ function derive(Memory: MemoryClass): PersistentClass {
     #known: Map<string, NewMessage> | undefined;
     /** What the store has, or will have, before an agent adds it: the agent's object, and what it became. */
     readonly #storedAhead = new Map<object, CompleteMessage>();
+    /** What an agent will add though the store has refused it. */
+    readonly #refusedAhead = new WeakMap<object, unknown>();
+    /** Id of what the user said, while nothing was added to this memory since. */
+    #question: string | undefined;
     #tokenLimitIsStored: boolean;
     /** Number of `clear` calls: what was begun before one does not count after it. */
     #clears = 0;
@@ -85,6 +89,8 @@ function derive(Memory: MemoryClass): PersistentClass {
     override add(input: unknown): Promise<void> {
       this.#isUsed = true;
       return this.#session.watched(async () => {
+        const refusal = this.#refusedAhead.get(input as object);
+        if (refusal !== undefined) throw refusal;
         const ahead = this.#storedAhead.get(input as object);
         const given = ahead === undefined ? this.#incoming(input) : undefined;
         const message = ahead ?? given?.message;
@@ -96,10 +102,10 @@ function derive(Memory: MemoryClass): PersistentClass {
         }
         if (held === undefined) this.#messagesById.set(message.id, message);
         this.messages.push(message);
+        this.#question = isFromUser(message) ? message.id : undefined;
         const stored = ahead === undefined ? this.#session.add(message) : undefined;
         stored?.catch((error: unknown) => {
-          // It may be sent again, and is then no repetition.
-          if (held === undefined && !staysQueued(error)) this.#messagesById.delete(message.id);
+          if (!staysQueued(error)) this.#withdraw(message);
         });
         await Promise.all([
           stored ?? this.#session.attempt(),
@@ -116,6 +122,7 @@ function derive(Memory: MemoryClass): PersistentClass {
         this.#clears++;
         this.#known = new Map();
         this.#storedAhead.clear();
+        this.#question = undefined;
         this.#longTerm.forget();
         this.#tokenLimitIsStored = this.#attachment.tokenLimit === undefined;
         await Promise.all([cleared, this.#session.clear()]);
@@ -131,28 +138,10 @@ function derive(Memory: MemoryClass): PersistentClass {
       if (this.#attachment.refreshes) {
         await this.refresh().catch((error: Error) => this.#session.report(error));
       }
-      const { messages, memoryCursor } = this;
-      const recent = arrangeToolMessages(messages.slice(memoryCursor));
-      const choose = (count: (some: readonly ChatMessage[]) => number): Promise<ChatMessage[]> =>
-        super.getLLM.call(
-          Object.create(this, {
-            messages: { value: [...messages.slice(0, memoryCursor), ...recent] },
-            memoryCursor: { value: memoryCursor },
-            countMessagesToken: { value: count },
-          }),
-          llm,
-          transientMessages,
-        );
-      const tokensOf = (some: readonly ChatMessage[]) => super.countMessagesToken(some);
-      // Mostly all of it fits, which is seen without tokenising anything. Blocks are asked once only: that may cost a model.
-      if (this.memoryBlocks.length === 0) {
-        const all = await choose(tokenBound()).catch(() => undefined);
-        if (all?.length === recent.length + transientMessages.length) return all;
-      }
-      const context = await choose(tokenCount(tokensOf));
-      // The token limit may have cut between a call and its results.
-      const end = context.length - transientMessages.length;
-      return [...arrangeToolMessages(context.slice(0, end)), ...transientMessages];
+      const question =
+        this.#question === undefined ? undefined : this.#messagesById.get(this.#question);
+      const request = { llm: llm ?? this.llm, transientMessages, question };
+      return contextOf(this, request, (view) => super.getLLM.call(view, llm, transientMessages));
     }
 
     override manageMemoryBlocks(): Promise<void> {
@@ -207,6 +196,8 @@ function derive(Memory: MemoryClass): PersistentClass {
           const ahead = this.#storedAhead.get(earlier);
           if (ahead !== undefined) this.#storedAhead.set(message, ahead);
           this.#storedAhead.delete(earlier);
+          const refusal = this.#refusedAhead.get(earlier);
+          if (refusal !== undefined) this.#refusedAhead.set(message, refusal);
         },
         failed: (messages) => {
           for (const message of messages) void this.add(message);
@@ -233,23 +224,47 @@ function derive(Memory: MemoryClass): PersistentClass {
 
     /** Store a message that an agent will add, the same object, when it has answered. Resolves when that is done or has failed. */
     async #storeAhead(original: ChatMessage): Promise<void> {
-      let message: CompleteMessage | undefined;
+      let given: CompleteMessage | undefined;
       try {
-        message = this.#incoming(original)?.message;
+        given = this.#incoming(original)?.message;
       } catch {
         // add() will refuse it, too
       }
-      if (message === undefined) return;
+      if (given === undefined) return;
+      const message = given;
       this.#storedAhead.set(original, message);
       const stored = this.#session.add(message);
       void this.#session.watched(() =>
         stored.catch((error: unknown) => {
-          // There may be room for it when the agent adds it.
-          if (error instanceof QueueFullError) this.#storedAhead.delete(original);
+          if (!staysQueued(error)) this.#refuseAhead(message, error);
           throw error;
         }),
       );
       await stored.catch(() => undefined);
+    }
+
+    /** What was to be stored ahead and was refused: the agent may not have added it yet. */
+    #refuseAhead(message: CompleteMessage, error: unknown): void {
+      const waiting = [...this.#storedAhead].find(([, ahead]) => ahead === message);
+      if (waiting === undefined) this.#withdraw(message);
+      else {
+        const [original] = waiting;
+        this.#storedAhead.delete(original);
+        // There may be room for it when the agent adds it.
+        if (!(error instanceof QueueFullError)) this.#refusedAhead.set(original, error);
+      }
+    }
+
+    /** The model must not be shown today what it will not know of tomorrow. */
+    #withdraw(message: CompleteMessage): void {
+      const index = this.messages.indexOf(message);
+      if (index === -1) return;
+      this.messages.splice(index, 1);
+      if (index < this.memoryCursor) this.memoryCursor--;
+      this.#longTerm.withdraw(message.id);
+      // It may be sent again, and is then no repetition.
+      if (this.#known?.get(message.id) === message) this.#known.delete(message.id);
+      if (this.#question === message.id) this.#question = undefined;
     }
 
     get #messagesById(): Map<string, NewMessage> {

@@ -1,6 +1,6 @@
 /** What was said of a reply that nobody read to its end. */
 import { InvalidOptionsError, type MessageContent, type NewMessage } from "@chatstore/core";
-import { textOf } from "./context.js";
+import { textOf } from "./tokens.js";
 
 /** A chunk of a chat engine's stream. */
 export interface ReplyChunk {

@@ -14,8 +14,8 @@ export interface PersistentMemoryOptions {
   /** Whose conversation it is: made by `sessionKey`, of parts that are the same at the user's next visit. */
   readonly key: string;
   /**
-   * Load only the newest n messages, for histories longer than any model reads. With long-term memory blocks also those
-   * before that no block has processed yet. Default: all.
+   * Load only the newest n messages, for histories longer than any model reads, with the system messages at the beginning and
+   * the user's newest message. With long-term memory blocks also those before that no block has processed yet. Default: all.
    */
   readonly window?: number | undefined;
   /**
@@ -104,11 +104,11 @@ export interface PersistentMemory {
  *
  * - `add` shows the message at once, so a `getLLM` right after it sees it, and stores it in the background, in call
  *   order. Awaited, it rejects when that failed; un-awaited, `onError` hears of it. Either way the message stays visible and
- *   queued, and is tried again with the next write, with `flush()`, and by itself after a while; more than 1,000 waiting
- *   messages are a `QueueFullError`. A message whose id memory holds with equal content is not added again, also where it
+ *   queued, and is tried again with the next write, with `flush()`, and by itself after a while. Not so a message that the
+ *   store refuses itself, or, with a `QueueFullError`, behind more than 1,000 waiting ones: it is no longer shown. A message whose id memory holds with equal content is not added again, also where it
  *   comes back in a format that can say less. Annotations that are objects of classes are kept in their plain form.
- * - `getLLM` never fails because of the store, and takes linear time. Tool results follow their calls; a call or a result
- *   without the other is left out.
+ * - `getLLM` never fails because of the store, and takes linear time. What it gives is accepted by every provider, as
+ *   `modelContext` of core says; system messages at the beginning and the user's newest message are always in it.
  * - `clear` also removes what is stored.
  * - Long-term memory continues where it was: what `factExtractionBlock` learnt is stored with the session. Give a
  *   `vectorBlock` an `id` that stays the same; make the blocks of each session anew. The user's newest message and what follows it

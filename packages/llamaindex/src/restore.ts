@@ -6,6 +6,7 @@ import {
   type NewMessage,
   type Version,
 } from "@chatstore/core";
+import { isFromUser, isSystem } from "@chatstore/core/bridge";
 import { translate } from "./incoming.js";
 import {
   type FactBlock,
@@ -43,26 +44,75 @@ export interface Loaded {
   readonly leftOut: number;
 }
 
-/** Read a session, or its newest messages and those before that no block has processed yet. */
+/**
+ * Read a session, or its newest messages and those before that no block has processed yet. A window also has the system
+ * messages with which the session begins and the newest message of the user, without which a model makes nothing of the rest.
+ */
 export async function load(
   store: ChatStore,
   key: string,
   window: number | undefined,
   blocks: readonly UpstreamBlock[],
 ): Promise<Loaded> {
-  const { session, messages: stored } = await store.readSession(key, { last: window });
+  // At once with the window: it is seldom needed, and takes no time beside it.
+  const start = window === undefined ? [] : store.getMessages(key, { limit: 1 }).catch(() => []);
+  const { session, messages: newest } = await store.readSession(key, { last: window });
   const state = (session?.state[stateEntry] ?? {}) as State;
-  const loaded = { state, version: session?.version ?? null };
-  // Without long-term memory nothing stands for the messages before the cursor.
-  if (!hasLongTerm(blocks)) return { ...loaded, ...translated(stored), memoryCursor: 0 };
-  const given = translated(stored);
-  const memoryCursor = given.messages.findIndex(({ id }) => id === state.cursor) + 1;
-  if (memoryCursor > 0 || stored.length === (session?.messageCount ?? 0)) {
-    return { ...loaded, ...given, memoryCursor };
+  const isWhole = (some: readonly NewMessage[]) => some.length === (session?.messageCount ?? 0);
+  let stored: readonly NewMessage[] = newest;
+  const isProcessed = ({ id }: NewMessage) => id === state.cursor;
+  if (hasLongTerm(blocks) && !isWhole(newest) && !newest.some(isProcessed)) {
+    stored = await readAfter(store, key, state.cursor);
   }
-  const unprocessed = await readAfter(store, key, state.cursor);
-  return { ...loaded, ...translated(unprocessed), memoryCursor: 0 };
+  const earlier = isWhole(stored) ? [] : await readBefore(store, key, stored, await start);
+  const [before, given] = [translated(earlier), translated(stored)];
+  // Without long-term memory nothing stands for the messages before the cursor.
+  const processed = before.messages.length + given.messages.findIndex(isProcessed) + 1;
+  return {
+    messages: [...before.messages, ...given.messages],
+    leftOut: before.leftOut + given.leftOut,
+    memoryCursor: hasLongTerm(blocks) ? processed : 0,
+    state,
+    version: session?.version ?? null,
+  };
 }
+
+/** What every context needs of the messages before these. */
+async function readBefore(
+  store: ChatStore,
+  key: string,
+  messages: readonly NewMessage[],
+  start: readonly NewMessage[],
+): Promise<NewMessage[]> {
+  const isQuestion = (message: NewMessage) => translate(message).some(isFromUser);
+  const isInstruction = (message: NewMessage) => translate(message).every(isSystem);
+  let earlier: NewMessage[] = [];
+  let oldest = messages[0]?.id;
+  try {
+    for (let found = messages.some(isQuestion); !found && oldest !== undefined; ) {
+      const page = await store.getMessages(key, { before: oldest, limit: pageSize });
+      const newest = page.findLastIndex(isQuestion);
+      found = newest !== -1;
+      earlier = [...page.slice(Math.max(newest, 0)), ...earlier];
+      oldest = page[0]?.id;
+    }
+    const known = new Set([...earlier, ...messages].map(({ id }) => id));
+    const systems: NewMessage[] = [];
+    let [next] = start;
+    while (next !== undefined && isInstruction(next) && !known.has(next.id)) {
+      systems.push(next);
+      [next] = await store.getMessages(key, { after: next.id, limit: 1 });
+    }
+    return [...systems, ...earlier];
+  } catch (error) {
+    // Somebody has removed them meanwhile.
+    if ((error as Partial<ChatStoreError>).code === "MESSAGE_NOT_FOUND") return [];
+    throw error;
+  }
+}
+
+/** How many messages are read at once in search of the user's newest. */
+const pageSize = 50;
 
 function translated(stored: readonly NewMessage[]) {
   let leftOut = 0;

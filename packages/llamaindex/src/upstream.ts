@@ -27,13 +27,20 @@ export interface UpstreamMemory {
   readonly logger?: { warn(...args: unknown[]): void };
   /** How many of the messages have been processed into long-term memory. */
   memoryCursor: number;
-  /** Since 0.12. */
+  /** Since 0.12: the model that `getLLM` is for when it is given none. */
   readonly llm?: unknown;
   readonly memoryBlocks: readonly UpstreamBlock[];
-  readonly adapters: Readonly<Record<string, UpstreamAdapter>>;
+  readonly adapters: {
+    readonly llamaindex: { fromMemory(message: NewMessage): ChatMessage } & UpstreamAdapter;
+  } & Readonly<Record<string, UpstreamAdapter>>;
   add(message: unknown): Promise<void>;
   getLLM(llm?: unknown, transientMessages?: readonly ChatMessage[]): Promise<ChatMessage[]>;
   manageMemoryBlocks(): Promise<void>;
+  getMemoryBlockMessages(
+    blocks: readonly UpstreamBlock[],
+    tokenLimit?: number,
+    messages?: readonly NewMessage[],
+  ): Promise<ChatMessage[]>;
   clear(): Promise<void>;
   countMessagesToken(messages: readonly ChatMessage[]): number;
   countMemoryMessagesToken(messages: readonly NewMessage[]): number;

@@ -3,13 +3,16 @@
  * another on purpose, a test says why, and the conversations at random avoid it.
  */
 
+import { isDeepStrictEqual } from "node:util";
 import { memoryChatStore, sessionKey } from "@chatstore/core";
+import { modelContext } from "@chatstore/core/bridge";
 import { Settings } from "@llamaindex/core/global";
 import fc from "fast-check";
 import {
   type ChatMessage,
   createMemory,
   factExtractionBlock,
+  type LLM,
   loadMemory,
   staticBlock,
 } from "llamaindex";
@@ -56,19 +59,29 @@ const get: fc.Arbitrary<Call> = fc
     { requiredKeys: [] },
   )
   .map((options) => ({ name: "get", run: (memory) => memory.get(options as object) }));
+/** What ours shows the model: the same as LlamaIndex's, as every provider accepts it, and what the user said last at all events. */
+async function contextOf(memory: Memory, llm?: LLM, transient: ChatMessage[] = []) {
+  const context = await memory.getLLM(llm, transient);
+  if ("flush" in memory) return context; // ours
+  const behind = context.splice(context.length - transient.length);
+  const [newest] = (await memory.get()).filter(({ role }) => role === "user").slice(-1);
+  const isShown = newest === undefined || context.some((one) => isDeepStrictEqual(one, newest));
+  return [...modelContext(isShown ? context : [...context, newest]), ...behind];
+}
 const getLLM = (windows: fc.Arbitrary<number | undefined>): fc.Arbitrary<Call> =>
   fc.tuple(windows, transientMessages).map(([window, transient]) => ({
     name: "getLLM",
-    run: (memory) => memory.getLLM(window === undefined ? undefined : modelOf(window), transient),
+    run: (memory) =>
+      contextOf(memory, window === undefined ? undefined : modelOf(window), transient),
   }));
 const getAs = (type: string): Call => ({
   name: "get",
   run: (memory) => memory.get({ type: type as never }),
 });
-const getForModel: Call = { name: "getLLM", run: (memory) => memory.getLLM() };
+const getForModel: Call = { name: "getLLM", run: (memory) => contextOf(memory) };
 const getAllForModel: Call = {
   name: "getLLM",
-  run: (memory) => memory.getLLM(modelOf(1_000_000)),
+  run: (memory) => contextOf(memory, modelOf(1_000_000)),
 };
 const clear: Call = { name: "clear", run: (memory) => memory.clear() };
 const others = fc.constantFrom<Call>(
@@ -85,13 +98,21 @@ const others = fc.constantFrom<Call>(
   },
 );
 
+/** In a cut, LlamaIndex loses what ours keeps: instructions, and the question of an answer. */
+const saidByUser = <Message extends ChatMessage>(one: Message) => ({
+  ...one,
+  role: "user" as const,
+  content: typeof one.content === "string" ? `I ${one.content}` : "I",
+});
+const userInput = fc.oneof(message.map(saidByUser), memoryMessage.map(saidByUser));
+
 /** Of a format without times LlamaIndex makes messages without a time. */
 const timed = (one: object) => ("note" in one ? { ...one, createdAt: new Date(0) } : one);
 
 function callsFor({ roomy, hasFacts }: Setting): fc.Arbitrary<Call[]> {
   const window = fc.option(fc.integer({ min: 10, max: 200 }), { nil: undefined });
   const call = fc.oneof(
-    { weight: 12, arbitrary: input.map((one) => [add(timed(one))]) },
+    { weight: 12, arbitrary: (roomy ? input : userInput).map((one) => [add(timed(one))]) },
     // Cut off from its call, a result is not shown.
     { weight: roomy ? 4 : 0, arbitrary: toolTurn.map((turn) => turn.map(add)) },
     { weight: 3, arbitrary: get.map((one) => [one]) },
@@ -164,17 +185,23 @@ const isNow = (time: Date) => time.getTime() >= began && time.getTime() <= Date.
 
 test("every public method gives what LlamaIndex's own Memory gives", async () => {
   // What was said before: messages without ids, or with ids and times.
-  const history = fc.oneof<fc.Arbitrary<ChatMessage[]>[]>(
-    fc.array(message, { maxLength: 5 }),
-    fc
-      .array(memoryMessage, { maxLength: 5 })
-      .map((said) =>
-        said.map((one, index) => ({ createdAt: new Date(0), ...one, id: `said ${index}` })),
-      ),
-  );
+  const historyFor = ({ roomy }: Setting) =>
+    fc.oneof<fc.Arbitrary<ChatMessage[]>[]>(
+      fc.array(roomy ? message : message.map(saidByUser), { maxLength: 5 }),
+      fc
+        .array(roomy ? memoryMessage : memoryMessage.map(saidByUser), { maxLength: 5 })
+        .map((said) =>
+          said.map((one, index) => ({ createdAt: new Date(0), ...one, id: `said ${index}` })),
+        ),
+    );
   const stale = fc.constantFrom("keep" as const, "refuse" as const, "refresh" as const);
   const conversation = anySetting.chain((setting) =>
-    fc.record({ setting: fc.constant(setting), stale, history, calls: callsFor(setting) }),
+    fc.record({
+      setting: fc.constant(setting),
+      stale,
+      history: historyFor(setting),
+      calls: callsFor(setting),
+    }),
   );
   await forAll(conversation, 120, async ({ setting, stale, history, calls }) => {
     // A block that fails is given the same again.
