@@ -1,8 +1,10 @@
 /** Packages of the application, found at run time: by whoever is told a backend's name instead of importing it. */
 import { existsSync, readFileSync, realpathSync } from "node:fs";
-import { createRequire } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+
+// Not imported: bundlers understand `createRequire`, and would look up now what is to be looked up when the program runs.
+const { createRequire } = process.getBuiltinModule("node:module");
 
 /** A module that is there, and can be imported. */
 export interface Installed {
@@ -47,11 +49,11 @@ export function findInstalled(specifier: string): Installed | undefined {
     return found === undefined ? undefined : { specifier, url: pathToFileURL(found).href };
   }
   for (const { folder } of places()) {
-    const require = createRequire(join(folder, "index.js"));
+    const { resolve: find } = createRequire(join(folder, "index.js"));
     const path =
-      entryOf(require.resolve.paths(specifier) ?? [], specifier) ??
+      entryOf(find.paths(specifier) ?? [], specifier) ??
       // Some package managers have no folders: they teach `require` to find things.
-      quietly(() => require.resolve(specifier));
+      quietly(() => find(specifier));
     if (path !== undefined) return { specifier, url: pathToFileURL(path).href };
   }
   return undefined;
