@@ -405,7 +405,7 @@ test("an append is one round trip, and so is a load", async () => {
     },
   });
   const sessionStore = claudeSessionStore({
-    store: createChatStore("memory", {}, () => counting),
+    store: createChatStore("memory", {}, {}, () => counting),
   });
   const key = { projectKey: "p", sessionId: "s" };
   await sessionStore.load(key);

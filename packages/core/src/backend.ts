@@ -33,7 +33,7 @@ export interface MessageRecord {
   readonly id: string;
   /** 22 ASCII characters. The only comparison of content (G5): never computed by a backend. */
   readonly digest: string;
-  /** A JSON object on one line, with at least `role` and `content`; must come back byte for byte. */
+  /** A JSON object on one line; must come back byte for byte. `recordDigest(data)` is its digest. */
   readonly data: string;
   /** Core's clock, ms since 1970: for people, never for order. */
   readonly createdAt: number;

@@ -1,5 +1,18 @@
 import { setImmediate } from "node:timers/promises";
 import {
+  checkCursor,
+  checkDate,
+  checkFunction,
+  checkId,
+  checkInteger,
+  checkPosition,
+  checkVersion,
+  encodeTitle,
+  readOptions,
+  refuseMore,
+  toRange,
+} from "./arguments.js";
+import {
   type Capabilities,
   type ChatStoreBackend,
   type Edit,
@@ -31,12 +44,20 @@ import {
   UnsupportedFormatError,
   VersionConflictError,
 } from "./errors.js";
-import type { NewMessage, StoredMessage } from "./messages.js";
+import type { ChatMessage, NewMessage, StoredMessage } from "./messages.js";
 import { type Lanes, OperationQueue } from "./operation-queue.js";
 import { type Attempt, pause, Runner, toChatStoreError } from "./runner.js";
-import { type SessionKey, sessionKey, toKey, toScope, userKey } from "./session-key.js";
+import {
+  type SessionKey,
+  type SessionKeyParts,
+  sessionKey,
+  toKey,
+  toScope,
+  userKey,
+} from "./session-key.js";
+import { show } from "./show.js";
 import { setBackend } from "./store-backend.js";
-import { fromPortable, toPortable } from "./text.js";
+import { fromPortable } from "./text.js";
 import { type Damage, damageIn, unreadable } from "./verify.js";
 import { throwFailures, WritePromise } from "./write-promise.js";
 
@@ -59,6 +80,9 @@ const defaultLimits: Limits = {
   stateBytes: 256 * 1024,
 };
 
+/** A shorter `ttl` was probably meant as seconds. */
+const suspiciousTtl = 60_000;
+let warnedOfTtl = false;
 const maxTitleBytes = 1_024;
 const maxPageSize = 1_000;
 /** Of a user's sessions so many are looked at before an erasure: several may have changed at one instant. */
@@ -174,13 +198,14 @@ export interface ListOptions {
 }
 
 /** What `importSession` writes: a whole session, with its own times. */
-export interface SessionImport<Options extends object = object> {
-  readonly messages: readonly NewMessage<Options>[];
+export interface SessionImport<Message extends object = ChatMessage> {
+  readonly messages: readonly NewMessage<Message>[];
   readonly title?: string | undefined;
   readonly state?: Readonly<Record<string, unknown>> | undefined;
-  readonly createdAt: Date;
-  readonly updatedAt: Date;
-  readonly expiresAt?: Date | undefined;
+  /** A Date, or its ISO text. */
+  readonly createdAt: Date | string;
+  readonly updatedAt: Date | string;
+  readonly expiresAt?: Date | string | undefined;
 }
 
 /**
@@ -196,7 +221,7 @@ export interface SessionImport<Options extends object = object> {
  * - Every method throws `ClosedError` after `close()`, `BackendError` when the engine fails, `TimeoutError` when it does
  *   not answer within `timeout`; all of them reject, none throws at once.
  */
-export class ChatStore<Options extends object = object> implements AsyncDisposable {
+export class ChatStore<Message extends object = ChatMessage> implements AsyncDisposable {
   readonly #backend: ChatStoreBackend;
   readonly #runner: Runner;
   readonly #queue = new OperationQueue();
@@ -210,6 +235,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   #refusing = false;
   #laneNumber = 0;
 
+  /** @param options Of the store; a backend's own are not looked at. */
   constructor(backend: ChatStoreBackend, options: ChatStoreOptions = {}) {
     this.#backend = backend;
     setBackend(this, backend);
@@ -217,12 +243,21 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     this.#timeout = checkInteger("timeout", options.timeout, 1, maxTimeout) ?? 5_000;
     this.#limits = checkLimits(options.limits);
     this.#onError =
-      options.onError ?? ((error) => warn(`A write that nobody awaits failed: ${error.message}`));
+      checkFunction("onError", options.onError) ??
+      ((error) => warn(`A write that nobody awaits failed: ${error.message}`));
+    const given = checkFunction("onWarning", options.onWarning);
+    const onWarning = given ?? warn;
     this.#runner = new Runner(backend, {
       timeout: this.#timeout,
       migrate: checkMigrate(options.migrate),
-      onWarning: options.onWarning ?? warn,
+      onWarning,
     });
+    if (this.#ttl !== undefined && this.#ttl < suspiciousTtl && (given || !warnedOfTtl)) {
+      warnedOfTtl ||= given === undefined;
+      onWarning(
+        `ttl is ${this.#ttl} milliseconds: a conversation is forgotten when it rests for so long. For seconds, write ttl: ${this.#ttl} * 1000`,
+      );
+    }
   }
 
   /** The backend's name, for example `sqlite`. */
@@ -255,9 +290,9 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /** Append one message, or with `index` insert it: `Array.splice`'s rules, at or past the end appends. Inserting costs O(session). */
-  addMessage(key: string, message: NewMessage<Options>, index?: number): Promise<WriteResult> {
+  addMessage(key: string, message: NewMessage<Message>, index?: number): Promise<WriteResult> {
     if (index === undefined) return this.addMessages(key, [message]);
-    return this.#write(key, {}, (target) => {
+    return this.#write(key, undefined, [], (target) => {
       // Not fresh: a repetition looks for it.
       const { fresh, ...record } = this.#encodeBatch([message])[0] as MessageRecord;
       checkPosition(index);
@@ -288,13 +323,13 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    */
   addMessages(
     key: string,
-    messages: readonly NewMessage<Options>[],
-    options: MessageWriteOptions = {},
+    messages: readonly NewMessage<Message>[],
+    options?: MessageWriteOptions,
   ): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) => {
+    return this.#write(key, options, messageWrite, (target, ifVersion, given) => {
       const records = this.#encodeBatch(messages);
       refuseRepeatedIds(target, records);
-      return this.#append(target, records, this.#encodePatch(options), ifVersion);
+      return this.#append(target, records, this.#encodePatch(given), ifVersion);
     });
   }
 
@@ -306,11 +341,11 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    */
   setMessages(
     key: string,
-    messages: readonly NewMessage<Options>[],
-    options: MessageWriteOptions = {},
+    messages: readonly NewMessage<Message>[],
+    options?: MessageWriteOptions,
   ): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) =>
-      this.#replaceAll(target, messages, options, ifVersion),
+    return this.#write(key, options, messageWrite, (target, ifVersion, given) =>
+      this.#replaceAll(target, messages, given, ifVersion),
     );
   }
 
@@ -327,42 +362,44 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   replaceMessagesAfter(
     key: string,
     id: string | null,
-    messages: readonly NewMessage<Options>[],
-    options: MessageWriteOptions = {},
+    messages: readonly NewMessage<Message>[],
+    options?: MessageWriteOptions,
   ): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) => {
-      if (id === null) return this.#replaceAll(target, messages, options, ifVersion);
+    return this.#write(key, options, messageWrite, (target, ifVersion, given) => {
+      if (id === null) return this.#replaceAll(target, messages, given, ifVersion);
       const records = this.#encodeBatch(messages);
       refuseRepeatedIds(target, records);
-      const patch = this.#encodePatch(options);
+      const patch = this.#encodePatch(given);
       const edit = { op: "replaceAfter", id: checkId(id), records, patch } as const;
       return this.#edit(target, ifVersion, undefined, () => edit);
     });
   }
 
   /**
-   * Replace one message in place. Its id stays, its `createdAt` too unless given.
+   * Replace one message in place. Its id stays, its `createdAt` too unless given. Equal content is no change (G5).
    *
    * @throws MessageNotFoundError, and as {@link addMessages} does.
    */
   updateMessage(
     key: string,
     id: string,
-    message: NewMessage<Options>,
-    options: WriteOptions = {},
+    message: NewMessage<Message>,
+    options?: WriteOptions,
   ): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) => {
-      if (message?.id !== undefined && message.id !== id) {
+    return this.#write(key, options, write, (target, ifVersion) => {
+      const stays = checkId(id);
+      const [record] = this.#encodeBatch([message]) as [MessageRecord];
+      if (!record.fresh && record.id !== stays) {
         throw new InvalidMessageError(
-          `its id is ${JSON.stringify(message.id)}, not ${JSON.stringify(id)}: an id cannot be changed`,
+          `its id is ${show(fromPortable(record.id))}, not ${show(id)}: an id cannot be changed`,
         );
       }
-      const record = this.#encodeBatch([{ ...message, id }])[0] as MessageRecord;
-      const createdAt = message.createdAt === undefined ? null : record.createdAt;
+      const { createdAt: given } = message as { createdAt?: unknown };
+      const createdAt = given === undefined || given === null ? null : record.createdAt;
       const { digest, data } = record;
       return this.#edit(target, ifVersion, undefined, () => ({
         op: "update",
-        id: record.id,
+        id: stays,
         digest,
         data,
         createdAt,
@@ -372,7 +409,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   /** Remove the message at a position: `Array.splice`'s rules (negative counts from the end; past the end does nothing). */
   deleteMessage(key: string, index: number): Promise<WriteResult> {
-    return this.#write(key, {}, (target) => {
+    return this.#write(key, undefined, [], (target) => {
       checkPosition(index);
       return this.#edit(target, undefined, { from: "start" }, (records) => ({
         op: "remove",
@@ -382,8 +419,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   }
 
   /** Remove the newest message: undo. Does nothing in an empty session. */
-  deleteLastMessage(key: string, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) =>
+  deleteLastMessage(key: string, options?: WriteOptions): Promise<WriteResult> {
+    return this.#write(key, options, write, (target, ifVersion) =>
       this.#edit(target, ifVersion, { from: "end", limit: 1 }, (records) => ({
         op: "remove",
         ids: idsOf(records),
@@ -396,8 +433,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    *
    * @throws MessageNotFoundError when the message is gone.
    */
-  deleteMessagesAfter(key: string, id: string, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) => {
+  deleteMessagesAfter(key: string, id: string, options?: WriteOptions): Promise<WriteResult> {
+    return this.#write(key, options, write, (target, ifVersion) => {
       const edit = {
         op: "replaceAfter",
         id: checkId(id),
@@ -415,7 +452,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    *   anew, since: a repetition would erase what others wrote after it.
    */
   deleteMessages(key: string): Promise<WriteResult> {
-    return this.#write(key, {}, async (target) => {
+    return this.#write(key, undefined, [], async (target) => {
       let before: Version | undefined;
       await this.#run(this.#lanes(target), async (signal, _, unknown) => {
         const found = await ifReadable(
@@ -437,17 +474,17 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   setState(
     key: string,
     entries: Readonly<Record<string, unknown>>,
-    options: WriteOptions = {},
+    options?: WriteOptions,
   ): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) =>
+    return this.#write(key, options, write, (target, ifVersion) =>
       this.#append(target, [], { state: this.#encodeState(entries) }, ifVersion),
     );
   }
 
   /** Name the session for people; `null` removes the title. At most 1,024 bytes. Creates an absent session. */
-  setTitle(key: string, title: string | null, options: WriteOptions = {}): Promise<WriteResult> {
-    return this.#write(key, options, (target, ifVersion) =>
-      this.#append(target, [], { title: encodeTitle(title) }, ifVersion),
+  setTitle(key: string, title: string | null, options?: WriteOptions): Promise<WriteResult> {
+    return this.#write(key, options, write, (target, ifVersion) =>
+      this.#append(target, [], { title: encodeTitle(title, maxTitleBytes) }, ifVersion),
     );
   }
 
@@ -460,11 +497,14 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   forkSession(
     from: string,
     to: string,
-    options: { readonly upTo?: string | undefined } = {},
+    options?: { readonly upTo?: string | undefined },
   ): Promise<WriteResult> {
-    return this.#write(to, {}, (target) => {
+    return this.#write(to, undefined, [], (target) => {
       const source = toKey(from);
-      const upTo = options.upTo === undefined ? undefined : checkId(options.upTo);
+      const given = readOptions<{ upTo?: unknown }>("the options of forkSession", options, [
+        "upTo",
+      ]);
+      const upTo = given.upTo === undefined ? undefined : checkId(given.upTo);
       const write = this.#newWrite(null);
       const look = async (signal: AbortSignal) => {
         const found = await this.#load(source, { from: "start" }, signal);
@@ -498,19 +538,21 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    *
    * @throws VersionConflictError when the session exists.
    */
-  importSession(key: string, session: SessionImport<Options>): Promise<WriteResult> {
-    return this.#write(key, {}, (target) => {
-      const records = this.#encode(session.messages);
+  importSession(key: string, session: SessionImport<Message>): Promise<WriteResult> {
+    return this.#write(key, undefined, [], (target) => {
+      const { messages, title, state, createdAt, updatedAt, expiresAt } = readOptions<
+        SessionImport<Message>
+      >("the session to import", session, importMembers);
+      const records = this.#encode(messages);
       refuseRepeatedIds(target, records);
       const patch: Patch = {
-        title: encodeTitle(session.title ?? null),
-        state: this.#encodeState(session.state ?? {}),
+        title: encodeTitle(title ?? null, maxTitleBytes),
+        state: this.#encodeState(state ?? {}),
       };
       const times = {
-        createdAt: checkDate("createdAt", session.createdAt),
-        updatedAt: checkDate("updatedAt", session.updatedAt),
-        expiresAt:
-          session.expiresAt === undefined ? null : checkDate("expiresAt", session.expiresAt),
+        createdAt: checkDate("createdAt", createdAt),
+        updatedAt: checkDate("updatedAt", updatedAt),
+        expiresAt: expiresAt === undefined ? null : checkDate("expiresAt", expiresAt),
       };
       const write = { ...this.#newWrite(null), times };
       return this.#runWrite(target, write, async (signal, _, unknown) => {
@@ -526,7 +568,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    *
    * @throws MessageNotFoundError when the message that `before` or `after` names is gone.
    */
-  async getMessages(key: string, options: ReadOptions = {}): Promise<StoredMessage<Options>[]> {
+  async getMessages(key: string, options?: ReadOptions): Promise<StoredMessage<Message>[]> {
     return decodeMessages(await this.#read(key, options));
   }
 
@@ -538,13 +580,13 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   /** Session and messages of one snapshot: both belong to one version. See {@link getMessages}. */
   async readSession(
     key: string,
-    options: ReadOptions = {},
-  ): Promise<{ session: Session | undefined; messages: StoredMessage<Options>[] }> {
+    options?: ReadOptions,
+  ): Promise<{ session: Session | undefined; messages: StoredMessage<Message>[] }> {
     const found = await this.#read(key, options);
     return { session: decodeSession(found), messages: decodeMessages(found) };
   }
 
-  async #read(key: string, options: ReadOptions): Promise<Found> {
+  async #read(key: string, options: ReadOptions | undefined): Promise<Found> {
     this.#refuseWhenClosed();
     const target = toKey(key);
     const range = toRange(options);
@@ -552,7 +594,8 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
       this.#load(target, range, signal),
     );
     if (found !== "missing") return found;
-    throw new MessageNotFoundError(key, [options.before ?? options.after ?? ""]);
+    const anchor = "before" in range ? range.before : "after" in range ? range.after : "";
+    throw new MessageNotFoundError(key, [fromPortable(anchor)]);
   }
 
   /**
@@ -622,9 +665,18 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
    */
   async listSessions(options: ListOptions): Promise<{ sessions: SessionInfo[]; cursor?: string }> {
     this.#refuseWhenClosed();
-    const limit = checkInteger("limit", options.limit, 1, maxPageSize) ?? 50;
-    const cursor = options.cursor === undefined ? {} : { cursor: options.cursor };
-    const { user, tenant } = options;
+    if (options === undefined) {
+      throw new InvalidOptionsError("Whose sessions? Give { user }, or {} for those of everybody");
+    }
+    const { user, tenant, ...page } = readOptions<ListOptions>("the options of a list", options, [
+      "tenant",
+      "user",
+      "limit",
+      "cursor",
+    ]);
+    const limit = checkInteger("limit", page.limit, 1, maxPageSize) ?? 50;
+    const after = checkCursor(page.cursor);
+    const cursor = after === undefined ? {} : { cursor: after };
     if (user === undefined && tenant !== undefined) toScope({ tenant, user: "any" });
     const query =
       user === undefined
@@ -633,12 +685,12 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     const waits = this.#queue.busy(
       "scope" in query ? laneOfScope(sessionKey({ tenant, user: query.scope.user })) : () => true,
     );
-    const page = await this.#run({ takes: [`list ${this.#laneNumber++}`], waits }, (signal) =>
+    const found = await this.#run({ takes: [`list ${this.#laneNumber++}`], waits }, (signal) =>
       this.#backend.list(query, signal),
     );
     return {
-      sessions: page.sessions.map(toSessionInfo),
-      ...(page.cursor !== undefined && { cursor: page.cursor }),
+      sessions: found.sessions.map(toSessionInfo),
+      ...(found.cursor !== undefined && { cursor: found.cursor }),
     };
   }
 
@@ -656,8 +708,9 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     return WritePromise.of(
       () => {
         this.#refuseWhenClosed();
-        const target = toScope(scope);
-        const lane = sessionKey(scope);
+        const given = readOptions<SessionKeyParts>("whose sessions to erase", scope, userParts);
+        const target = toScope(given);
+        const lane = sessionKey(given);
         const waits = this.#queue.busy(laneOfScope(lane));
         let before: readonly SessionRecord[] = [];
         return this.#run({ takes: [`user ${lane}`], waits }, async (signal, _, unknown) => {
@@ -731,13 +784,20 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
   /** Validate at once, queue, and turn every failure into a rejection that somebody hears of. */
   #write(
     key: string,
-    options: WriteOptions,
-    start: (target: Key, ifVersion: Version | null | undefined) => Promise<WriteResult>,
+    options: MessageWriteOptions | undefined,
+    names: readonly string[],
+    start: (
+      target: Key,
+      ifVersion: Version | null | undefined,
+      given: MessageWriteOptions,
+    ) => Promise<WriteResult>,
   ): Promise<WriteResult> {
     return WritePromise.of(
       () => {
         this.#refuseWhenClosed();
-        return start(toKey(key), checkVersion(options.ifVersion));
+        const target = toKey(key);
+        const given = readOptions<MessageWriteOptions>("the options of a write", options, names);
+        return start(target, checkVersion(given.ifVersion), given);
       },
       (error) => this.#dropped(error),
     );
@@ -745,7 +805,7 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
 
   #replaceAll(
     target: Key,
-    messages: readonly NewMessage<Options>[],
+    messages: readonly NewMessage<Message>[],
     options: MessageWriteOptions,
     ifVersion: Version | null | undefined,
   ): Promise<WriteResult> {
@@ -877,52 +937,62 @@ export class ChatStore<Options extends object = object> implements AsyncDisposab
     this.#onError(failure);
   }
 
-  #encodeBatch(messages: readonly NewMessage[]): MessageRecord[] {
+  #encodeBatch(messages: readonly unknown[]): MessageRecord[] {
     const { batchMessages, batchBytes } = this.#limits;
-    const records = this.#encode(messages, batchMessages);
-    const bytes = records.reduce((sum, record) => sum + Buffer.byteLength(record.data), 0);
-    refuseMore("batchBytes", batchBytes, bytes, "append in several calls");
-    return records;
+    return this.#encode(messages, batchMessages, batchBytes);
   }
 
-  #encode(messages: readonly NewMessage[], most = Number.POSITIVE_INFINITY): MessageRecord[] {
-    if (!Array.isArray(messages)) throw new InvalidMessageError("messages is not an array");
-    refuseMore("batchMessages", most, messages.length, "append in several calls");
-    const { messageBytes } = this.#limits;
-    return (messages as readonly NewMessage[]).map((message, index) => {
-      const label = `messages[${index}]`;
-      const record = encodeMessage(message, label);
-      const advice = `store ${label}'s media elsewhere and keep its URL`;
-      refuseMore("messageBytes", messageBytes, Buffer.byteLength(record.data), advice);
-      return record;
-    });
+  #encode(
+    messages: readonly unknown[],
+    most = Number.POSITIVE_INFINITY,
+    mostBytes = Number.POSITIVE_INFINITY,
+  ): MessageRecord[] {
+    const length = lengthOf(messages);
+    refuseMore("batchMessages", most, length, "append in several calls");
+    const records: MessageRecord[] = [];
+    let bytes = 0;
+    for (let index = 0; index < length; index++) {
+      const record = encodeMessage(
+        messages[index],
+        `messages[${index}]`,
+        this.#limits.messageBytes,
+      );
+      bytes += record.data.length;
+      refuseMore("batchBytes", mostBytes, bytes, "append in several calls");
+      records.push(record);
+    }
+    if (mostBytes < Number.POSITIVE_INFINITY) {
+      const exact = records.reduce((sum, { data }) => sum + Buffer.byteLength(data), 0);
+      refuseMore("batchBytes", mostBytes, exact, "append in several calls");
+    }
+    return records;
   }
 
   #encodePatch({ title, state }: MessageWriteOptions): Patch | undefined {
     if (title === undefined && state === undefined) return undefined;
     return {
-      ...(title !== undefined && { title: encodeTitle(title) }),
+      ...(title !== undefined && { title: encodeTitle(title, maxTitleBytes) }),
       ...(state !== undefined && { state: this.#encodeState(state) }),
     };
   }
 
   #encodeState(entries: Readonly<Record<string, unknown>>): Record<string, string | null> {
-    if (typeof entries !== "object" || entries === null) {
-      throw new InvalidOptionsError("state must be an object of named entries");
-    }
+    const { stateBytes } = this.#limits;
+    const tooMuch = (size: number) =>
+      new LimitExceededError("stateBytes", stateBytes, size, "keep large documents elsewhere");
     let bytes = 0;
-    const encoded = Object.entries(entries).map(([name, value]): [string, string | null] => {
+    const encoded = entriesOf(entries).map(([name, value]): [string, string | null] => {
       if (!/^[A-Za-z][A-Za-z0-9_-]{0,63}$/.test(name)) {
         throw new InvalidOptionsError(
-          `The state entry ${JSON.stringify(name)} has no valid name: use letters, digits, _ and -, at most 64, beginning with a letter`,
+          `The state entry ${show(name)} has no valid name: use letters, digits, _ and -, at most 64, beginning with a letter`,
         );
       }
       if (value === null) return [name, null];
-      const data = encodeState(value, name);
+      const data = encodeState(value, name, stateBytes, tooMuch);
       bytes += Buffer.byteLength(data);
+      if (bytes > stateBytes) throw tooMuch(bytes);
       return [name, data];
     });
-    refuseMore("stateBytes", this.#limits.stateBytes, bytes, "keep large documents elsewhere");
     return Object.fromEntries(encoded);
   }
 
@@ -989,6 +1059,20 @@ function unknownOutcome(what: string): BackendError {
   );
 }
 
+const write = ["ifVersion"];
+const messageWrite = ["ifVersion", "title", "state"];
+const userParts = ["tenant", "user"];
+/** With what a session that was read has beside them: it can be given as it is. */
+const importMembers = [
+  "messages",
+  "title",
+  "state",
+  "createdAt",
+  "updatedAt",
+  "expiresAt",
+  ...["key", "version", "messageCount"],
+];
+
 /** A write that requires a version, and the records that belong to that. */
 interface Plan {
   readonly write: Write;
@@ -1008,8 +1092,10 @@ function laneOfScope(scope: string): (lane: string) => boolean {
   return (lane) => lane === scope || lane.startsWith(`${scope}/`) || lane === `user ${scope}`;
 }
 
-function decodeMessages<Options extends object>(found: Found): StoredMessage<Options>[] {
-  return (found?.records ?? []).map((record) => decodeMessage(record) as StoredMessage<Options>);
+function decodeMessages<Message extends object>(found: Found): StoredMessage<Message>[] {
+  return (found?.records ?? []).map(
+    (record) => decodeMessage(record) as unknown as StoredMessage<Message>,
+  );
 }
 
 function decodeSession(found: Found): Session | undefined {
@@ -1035,23 +1121,6 @@ function toSessionInfo(record: SessionRecord): SessionInfo {
   };
 }
 
-function toRange(options: ReadOptions): Range {
-  const { before, after } = options;
-  const last = checkInteger("last", options.last, 0, Number.MAX_SAFE_INTEGER);
-  const limit = checkInteger("limit", options.limit, 0, Number.MAX_SAFE_INTEGER);
-  const given = [last, before, after].filter((value) => value !== undefined).length;
-  if (given > 1 || (last !== undefined && limit !== undefined)) {
-    throw new InvalidOptionsError(
-      "Read either the `last` n, or a page `before` or `after` a message with an optional `limit`, not several at once",
-    );
-  }
-  if (last !== undefined) return { from: "end", limit: last };
-  const bound = limit === undefined ? {} : { limit };
-  if (before !== undefined) return { before: checkId(before), ...bound };
-  if (after !== undefined) return { after: checkId(after), ...bound };
-  return { from: "start", ...bound };
-}
-
 function countReason(expected: number, found: number): string {
   return `there should be ${expected} messages, and ${found} are found`;
 }
@@ -1069,78 +1138,38 @@ function refuseRepeatedIds(target: Key, records: readonly MessageRecord[]): void
   }
 }
 
-function refuseMore(limit: string, maximum: number, actual: number, advice: string): void {
-  if (actual > maximum) throw new LimitExceededError(limit, maximum, actual, advice);
-}
-
-function encodeTitle(title: string | null): string | null {
-  if (title === null) return null;
-  if (typeof title !== "string") {
-    throw new InvalidOptionsError(`title is ${typeof title}; it must be a string or null`);
+function lengthOf(messages: unknown): number {
+  try {
+    if (Array.isArray(messages)) return messages.length;
+  } catch {
+    // A revoked proxy.
   }
-  const portable = toPortable(title);
-  refuseMore("titleBytes", maxTitleBytes, Buffer.byteLength(portable), "shorten the title");
-  return portable;
+  throw new InvalidMessageError(`messages is ${show(messages)}; it must be an array of messages`);
 }
 
-function checkId(id: string): string {
-  if (typeof id !== "string" || id === "") {
-    throw new InvalidOptionsError("A message id must be a non-empty string");
+function entriesOf(state: unknown): [string, unknown][] {
+  try {
+    if (typeof state === "object" && state !== null && !Array.isArray(state)) {
+      return Object.entries(state);
+    }
+  } catch (cause) {
+    throw new InvalidOptionsError("state cannot be read", { cause });
   }
-  return toPortable(id);
-}
-
-function checkVersion(version: Version | null | undefined): Version | null | undefined {
-  if (version === undefined || version === null || typeof version === "string") return version;
-  throw new InvalidOptionsError(
-    `ifVersion is ${typeof version}; it must be a version that a read or a write returned, or null for "must not exist"`,
-  );
+  throw new InvalidOptionsError(`state is ${show(state)}; it must be an object of named entries`);
 }
 
 function checkMigrate(mode: MigrateMode = "auto"): MigrateMode {
   if (mode === "auto" || mode === "check" || mode === "off") return mode;
-  throw new InvalidOptionsError(`migrate is ${String(mode)}; it must be "auto", "check" or "off"`);
+  throw new InvalidOptionsError(`migrate is ${show(mode)}; it must be "auto", "check" or "off"`);
 }
 
-function checkInteger(
-  name: string,
-  value: number | undefined,
-  minimum: number,
-  maximum: number,
-): number | undefined {
-  if (value === undefined) return undefined;
-  if (!Number.isInteger(value) || value < minimum || value > maximum) {
-    throw new InvalidOptionsError(
-      `${name} is ${String(value)}; it must be a whole number from ${minimum} to ${maximum}`,
-    );
-  }
-  return value;
-}
-
-function checkLimits(limits: Partial<Limits> = {}): Limits {
+function checkLimits(limits: Partial<Limits> | undefined): Limits {
+  const names = Object.keys(defaultLimits) as (keyof Limits)[];
+  const given = readOptions<Partial<Limits>>("limits", limits, names);
   const checked: { -readonly [Name in keyof Limits]: number } = { ...defaultLimits };
-  for (const name of Object.keys(limits)) {
-    if (!Object.hasOwn(defaultLimits, name)) {
-      throw new InvalidOptionsError(
-        `limits.${name} is unknown; known: ${Object.keys(defaultLimits).join(", ")}`,
-      );
-    }
-    const limit = name as keyof Limits;
-    checked[limit] =
-      checkInteger(`limits.${limit}`, limits[limit], 1, defaultLimits[limit]) ??
-      defaultLimits[limit];
+  for (const name of names) {
+    checked[name] =
+      checkInteger(`limits.${name}`, given[name], 1, defaultLimits[name]) ?? defaultLimits[name];
   }
   return checked;
-}
-
-function checkDate(name: string, date: Date): number {
-  const time = date instanceof Date ? date.getTime() : Number.NaN;
-  if (Number.isNaN(time)) throw new InvalidOptionsError(`${name} must be a valid Date`);
-  return time;
-}
-
-function checkPosition(index: number): void {
-  if (typeof index !== "number") {
-    throw new InvalidOptionsError(`A position must be a number, not ${typeof index}`);
-  }
 }

@@ -3,12 +3,8 @@
  * fidelity (G7) and a person reads role and text in a database console.
  *
  * Envelope of a message: `{"v":1,"role":"user","content":"hi","options":{…},"annotations":[…],"extra":{…}}`, where
- * `extra` holds the fields that this version does not know. Envelope of a state entry: `{"v":1,"value":…}`.
- *
- * What JSON cannot say is an object with the reserved key `$`: `{"$":"date","value":"2026-01-01T00:00:00.000Z"}`.
- * Tags: `bigint`, `bytes` (base64), `date` (ISO 8601, null when invalid), `map`, `number` (-0, NaN, ±Infinity), `object`
- * (entries; for keys that JSON objects or engines cannot hold, and for objects with a key `$`), `set`, `text` (NULs and
- * lone surrogates as \uXXXX, backslashes likewise), `undefined`.
+ * `extra` holds the fields that this version does not know, and what the message does not have is left out. Envelope of a
+ * state entry: `{"v":1,"value":…}`. How values that JSON cannot say are written: `values.ts`.
  */
 import { types } from "node:util";
 import type { MessageRecord } from "./backend.js";
@@ -17,85 +13,148 @@ import { randomUUID, sha256 } from "./crypto.js";
 import {
   CorruptSessionError,
   InvalidMessageError,
-  SerializationError,
+  LimitExceededError,
   UnsupportedFormatError,
 } from "./errors.js";
-import type { MessageRole, NewMessage, StoredMessage } from "./messages.js";
-import { escapeText, fromPortable, isPortable, toPortable, unescapeText } from "./text.js";
+import type { NewMessage, StoredMessage } from "./messages.js";
+import { show } from "./show.js";
+import { fromPortable, isPortable, toPortable } from "./text.js";
+import { canonical, Encoder, revive } from "./values.js";
 
 /** The envelope's version. A record of a newer one is refused, never guessed at. */
 const formatVersion = 1;
 
-const roles: ReadonlySet<unknown> = new Set<MessageRole>([
-  "user",
-  "assistant",
-  "system",
-  "memory",
-  "developer",
-]);
 const maxIdBytes = 512;
-/** Deeper values would overflow the stack of a recursive encoder; no message is near it. */
-const maxDepth = 500;
+const maxRoleLength = 64;
+
+/** What of an envelope is a message's content, in the order in which it is written and compared. */
+const contentMembers = ["role", "content", "options", "annotations", "extra"] as const;
 
 /**
  * A message as a record.
  *
  * @param label Names the message in errors, for example `messages[3]`.
- * @throws InvalidMessageError for a wrong shape, SerializationError for a value that cannot be kept exactly.
+ * @param maxBytes Of the record's data.
+ * @throws InvalidMessageError for a wrong shape, SerializationError for a value that cannot be kept exactly,
+ *   LimitExceededError.
  */
-export function encodeMessage(message: NewMessage, label: string): MessageRecord {
-  if (typeof message !== "object" || message === null) {
-    throw new InvalidMessageError(
-      `${label} is ${message === null ? "null" : typeof message}, not an object`,
-    );
-  }
-  const { id, createdAt, role, content, options, annotations, ...extra } = message;
-  checkShape(message, label);
-  const encoder = new Encoder(label);
-  const body: Record<string, unknown> = { role, content: encoder.encode(content, "content") };
-  if (options !== undefined) body["options"] = encoder.encode(options, "options");
-  if (annotations !== undefined) body["annotations"] = encoder.encode(annotations, "annotations");
-  if (Object.keys(extra).length > 0) body["extra"] = encoder.encode(extra, "extra");
-  const filled = filledIn.get(message);
-  const time = createdAt?.getTime();
-  const given = filled?.createdAt ? undefined : time;
-  const json = JSON.stringify(body);
+export function encodeMessage(
+  message: unknown,
+  label: string,
+  maxBytes = Number.POSITIVE_INFINITY,
+): MessageRecord {
+  const { id, createdAt, role, content, options, annotations, ...extra } = fieldsOf(message, label);
+  checkRole(role, extra["type"], label);
+  checkContent(content, label);
+  checkFurther(options, annotations, label);
+  const encoder = new Encoder(label, maxBytes, (size) => tooLarge(label, maxBytes, size));
+  let body = "";
+  const add = (name: (typeof contentMembers)[number], json: string) => {
+    body += `${body === "" ? "" : ","}"${name}":${json}`;
+  };
+  if (role !== undefined) add("role", encoder.encode(role, "role"));
+  if (content !== undefined) add("content", encoder.encode(content, "content"));
+  if (options !== undefined) add("options", encoder.encode(options, "options"));
+  if (annotations !== undefined) add("annotations", encoder.encode(annotations, "annotations"));
+  const further = Object.keys(extra).length > 0;
+  if (further) add("extra", encoder.encodeFields(extra));
+  const data = `{"v":${formatVersion},${body}}`;
+  const bytes = Buffer.byteLength(data);
+  if (bytes > maxBytes) throw tooLarge(label, maxBytes, bytes);
+  const isText =
+    typeof content === "string" &&
+    options === undefined &&
+    annotations === undefined &&
+    !further &&
+    isPortable(content) &&
+    (role === undefined || isPortable(role as string));
+  const filled = filledIn.get(message as NewMessage);
   return {
-    id: id === undefined ? randomUUID() : toPortable(id),
-    digest: digestOf(body, json, given),
-    data: `{"v":${formatVersion},${json.slice(1)}`,
-    createdAt: time ?? Date.now(),
-    ...((id === undefined || filled?.id) && { fresh: true }),
+    id: id === undefined || id === null ? randomUUID() : checkMessageId(id, label),
+    digest: isText ? digestOf(body) : recordDigest(data),
+    data,
+    createdAt: timeOf(createdAt, label) ?? Date.now(),
+    ...((id === undefined || id === null || filled?.id) && { fresh: true }),
   };
 }
 
 /** The inverse of {@link encodeMessage}. */
 export function decodeMessage(record: MessageRecord): StoredMessage {
-  const envelope = decode(record.data, `message ${record.id}`);
-  const message: StoredMessage = {
+  const what = `message ${record.id}`;
+  const envelope = decode(record.data, what);
+  const { role, content, options, annotations, extra } = envelope;
+  const message: Record<string, unknown> = {
     id: fromPortable(record.id),
     createdAt: new Date(record.createdAt),
-    role: envelope["role"] as MessageRole,
-    content: envelope["content"] as StoredMessage["content"],
   };
-  if (envelope["options"] !== undefined) message.options = envelope["options"] as object;
-  if (envelope["annotations"] !== undefined) {
-    message.annotations = envelope["annotations"] as unknown[];
+  let members = 1;
+  const add = (name: string, value: unknown) => {
+    members++;
+    message[name] = value;
+  };
+  if (role !== undefined) add("role", role);
+  if (content !== undefined) add("content", content);
+  if (options !== undefined) add("options", options);
+  if (annotations !== undefined) add("annotations", annotations);
+  if (extra !== undefined) members++;
+  // With members that no version has written it is damaged.
+  if (Object.keys(envelope).length !== members || !isMessage(role, content, extra)) {
+    throw new CorruptSessionError(`The stored ${what} is no message`);
   }
   // Spread defines properties, where Object.assign would run the setter of `__proto__`.
-  return envelope["extra"] === undefined ? message : { ...message, ...envelope["extra"] };
+  return (extra === undefined ? message : { ...message, ...extra }) as unknown as StoredMessage;
+}
+
+function isMessage(role: unknown, content: unknown, extra: unknown): extra is object | undefined {
+  if (typeof content !== "string" && typeof content !== "object" && content !== undefined)
+    return false;
+  if (extra !== undefined && !isPlainObject(extra)) return false;
+  if (role !== undefined) return typeof role === "string";
+  return typeof (extra as { type?: unknown } | undefined)?.type === "string";
+}
+
+/**
+ * 22 characters of a SHA-256 over the content of a stored message: what its record's `digest` must be. It depends on nothing
+ * but `data`, so that stored data can be checked; neither on the order of an object's keys, nor on what JSON does not carry.
+ *
+ * @throws CorruptSessionError, UnsupportedFormatError for data that is no message's.
+ */
+export function recordDigest(data: string): string {
+  const envelope = parse(data, "message");
+  try {
+    const content: Record<string, unknown> = {};
+    for (const name of contentMembers) {
+      const member = envelope[name];
+      if (member !== undefined) content[name] = canonical(member);
+    }
+    const { extra } = content;
+    if (extra !== undefined && Object.keys(extra as object).length === 0) delete content["extra"];
+    return digestOf(JSON.stringify(content).slice(1, -1));
+  } catch (cause) {
+    throw new CorruptSessionError("The stored message holds a value that cannot be read", {
+      cause,
+    });
+  }
+}
+
+function digestOf(text: string): string {
+  return sha256(text).slice(0, 22);
 }
 
 /** Whether a record is what it was when its digest was made. Costs about as much as reading it. */
-export function holdsItsDigest(record: MessageRecord): boolean {
-  const { v: _, ...body } = JSON.parse(record.data) as Record<string, unknown>;
-  const json = JSON.stringify(body);
-  return [undefined, record.createdAt].some((time) => digestOf(body, json, time) === record.digest);
+export function holdsItsDigest({ data, digest }: MessageRecord): boolean {
+  return recordDigest(data) === digest;
 }
 
 /** One state entry as text. */
-export function encodeState(value: unknown, name: string): string {
-  return JSON.stringify({ v: formatVersion, value: new Encoder("state").encode(value, name) });
+export function encodeState(
+  value: unknown,
+  name: string,
+  maxBytes = Number.POSITIVE_INFINITY,
+  tooMuch?: (size: number) => Error,
+): string {
+  const encoder = new Encoder("state", maxBytes, tooMuch);
+  return `{"v":${formatVersion},"value":${encoder.encode(value, name)}}`;
 }
 
 /** The inverse of {@link encodeState}. */
@@ -103,222 +162,119 @@ export function decodeState(data: string, name: string): unknown {
   return decode(data, `state entry ${name}`)["value"];
 }
 
-function checkShape(message: NewMessage, label: string): void {
-  const { id, createdAt, role, content, options, annotations } = message;
-  if (!roles.has(role)) {
+/** A message's own fields, each read once. */
+function fieldsOf(message: unknown, label: string): Record<string, unknown> {
+  let fields: Record<string, unknown>;
+  try {
+    if (!isPlainObject(message)) {
+      throw new InvalidMessageError(`${label} is ${named(message)}; ${wayOut}`);
+    }
+    fields = { ...message };
+  } catch (cause) {
+    if (cause instanceof InvalidMessageError) throw cause;
+    throw new InvalidMessageError(`${label} cannot be read; ${wayOut}`, { cause });
+  }
+  return fields;
+}
+
+const wayOut =
+  'give a plain object with a "role" and "content", or with a "type", such as { role: "user", content: "Hello" }; what is no message belongs into setState()';
+
+function isPlainObject(value: unknown): value is object {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  // An object of another realm has that realm's Object.prototype.
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+function named(value: unknown): string {
+  const shown = show(value);
+  if (shown !== "an object") return shown;
+  const name: unknown = (value as object).constructor?.name;
+  return typeof name === "string" && name !== "" ? `an instance of ${name}` : shown;
+}
+
+function checkRole(role: unknown, type: unknown, label: string): void {
+  if (role === undefined) {
+    if (typeof type === "string" && type !== "") return;
+    throw new InvalidMessageError(`${label} has neither a "role" nor a "type"; ${wayOut}`);
+  }
+  if (typeof role !== "string" || role === "" || role.length > maxRoleLength) {
     throw new InvalidMessageError(
-      `${label}.role is ${show(role)}; known roles: ${[...roles].join(", ")}`,
-    );
-  }
-  if (typeof content !== "string") {
-    if (!Array.isArray(content)) {
-      throw new InvalidMessageError(
-        `${label}.content is ${show(content)}; it must be a string or an array of parts`,
-      );
-    }
-    const wrong = content.findIndex((part) => typeof part?.type !== "string");
-    if (wrong >= 0) {
-      throw new InvalidMessageError(`${label}.content[${wrong}] has no string "type"`);
-    }
-  }
-  if (id !== undefined) {
-    if (typeof id !== "string" || id === "") {
-      throw new InvalidMessageError(`${label}.id is ${show(id)}; it must be a non-empty string`);
-    }
-    const bytes = Buffer.byteLength(toPortable(id));
-    if (bytes > maxIdBytes) {
-      throw new InvalidMessageError(
-        `${label}.id is ${bytes} bytes long, at most ${maxIdBytes} are allowed`,
-      );
-    }
-  }
-  if (
-    createdAt !== undefined &&
-    !(types.isDate(createdAt) && Number.isFinite(createdAt.getTime()))
-  ) {
-    throw new InvalidMessageError(
-      `${label}.createdAt is ${show(createdAt)}; it must be a valid Date`,
-    );
-  }
-  if (options !== undefined && (typeof options !== "object" || options === null)) {
-    throw new InvalidMessageError(`${label}.options is ${show(options)}; it must be an object`);
-  }
-  if (annotations !== undefined && !Array.isArray(annotations)) {
-    throw new InvalidMessageError(
-      `${label}.annotations is ${show(annotations)}; it must be an array`,
+      `${label}.role is ${show(role)}; it must be a string of 1 to ${maxRoleLength} characters`,
     );
   }
 }
 
-function show(value: unknown): string {
-  if (typeof value === "string")
-    return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
-  if (typeof value === "object" && value !== null) {
-    return types.isDate(value)
-      ? "an invalid date"
-      : Array.isArray(value)
-        ? "an array"
-        : "an object";
-  }
-  return String(value);
+function checkContent(content: unknown, label: string): void {
+  if (content === undefined || typeof content === "string" || typeof content === "object") return;
+  throw new InvalidMessageError(
+    `${label}.content is ${show(content)}; it must be a string, an array of parts, an object, null or absent`,
+  );
 }
 
-/**
- * 22 characters of a SHA-256 over the content, in which the order of an object's keys makes no difference.
- *
- * @param json `body` as JSON. Its own members have one order, so it only needs sorting when there are objects in it.
- */
-function digestOf(body: Record<string, unknown>, json: string, time: number | undefined): string {
-  const nested = Object.values(body).some((value) => typeof value === "object");
-  return sha256((nested ? canonicalJson(body) : json) + (time ?? "")).slice(0, 22);
-}
-
-function canonicalJson(value: unknown): string {
-  if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
-  const object = value as Record<string, unknown>;
-  const members = Object.keys(object)
-    .sort()
-    .map((name) => `${JSON.stringify(name)}:${canonicalJson(object[name])}`);
-  return `{${members.join(",")}}`;
-}
-
-/** Turns values into plain JSON values. What needs no tag is returned as it is, not copied. */
-class Encoder {
-  readonly #label: string;
-  /** Where we are, for errors. */
-  readonly #path: (string | number)[] = [];
-  /** The objects that we are inside of, for cycles. */
-  readonly #ancestors: object[] = [];
-
-  constructor(label: string) {
-    this.#label = label;
+function checkFurther(options: unknown, annotations: unknown, label: string): void {
+  if (options !== undefined && typeof options !== "object") {
+    throw new InvalidMessageError(
+      `${label}.options is ${show(options)}; it must be an object, null or absent: ${elsewhere}`,
+    );
   }
-
-  encode(value: unknown, name: string | number): unknown {
-    this.#path.push(name);
-    const encoded = this.#value(value);
-    this.#path.pop();
-    return encoded;
-  }
-
-  #value(value: unknown): unknown {
-    switch (typeof value) {
-      case "string":
-        return isPortable(value) ? value : tagged("text", escapeText(value));
-      case "number":
-        return Number.isFinite(value) && !Object.is(value, -0)
-          ? value
-          : tagged("number", Object.is(value, -0) ? "-0" : String(value));
-      case "boolean":
-        return value;
-      case "undefined":
-        return tagged("undefined");
-      case "bigint":
-        return tagged("bigint", String(value));
-      case "object":
-        return value === null ? null : this.#object(value);
-      default:
-        return this.#refuse(`a ${typeof value} cannot be stored`);
-    }
-  }
-
-  #object(value: object): unknown {
-    if (types.isDate(value)) {
-      return tagged("date", Number.isNaN(value.getTime()) ? null : value.toISOString());
-    }
-    if (types.isUint8Array(value)) {
-      return tagged(
-        "bytes",
-        Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64"),
-      );
-    }
-    if (this.#ancestors.includes(value)) this.#refuse("it contains itself");
-    if (this.#ancestors.length >= maxDepth) this.#refuse(`it is nested more than ${maxDepth} deep`);
-    this.#ancestors.push(value);
-    const encoded = this.#container(value);
-    this.#ancestors.pop();
-    return encoded;
-  }
-
-  #container(value: object): unknown {
-    if (Array.isArray(value)) return this.#array(value);
-    if (types.isMap(value)) {
-      return tagged(
-        "map",
-        [...value].map(([key, item], index) => [
-          this.encode(key, `key ${index}`),
-          this.encode(item, index),
-        ]),
-      );
-    }
-    if (types.isSet(value))
-      return tagged(
-        "set",
-        [...value].map((item, index) => this.encode(item, index)),
-      );
-    return this.#plainObject(value as Record<string, unknown>);
-  }
-
-  #array(value: readonly unknown[]): unknown {
-    let copy: unknown[] | undefined;
-    for (let index = 0; index < value.length; index++) {
-      if (!(index in value)) {
-        this.#path.push(index);
-        this.#refuse("an array with holes cannot be stored");
-      }
-      const encoded = this.encode(value[index], index);
-      if (encoded !== value[index]) {
-        copy ??= value.slice();
-        copy[index] = encoded;
-      }
-    }
-    return copy ?? value;
-  }
-
-  #plainObject(value: Record<string, unknown>): unknown {
-    const prototype: unknown = Object.getPrototypeOf(value);
-    // A plain object of another realm (a vm context, a test runner) has that realm's Object.prototype.
-    if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
-      this.#refuse(
-        `an instance of ${className(value)} cannot be stored: convert it to a plain object`,
-      );
-    }
-    if (Object.getOwnPropertySymbols(value).length > 0) {
-      this.#refuse("an object with a symbol as key cannot be stored");
-    }
-    const names = Object.keys(value);
-    const entries = names.map((name) => [name, this.encode(value[name], name)] as const);
-    if (names.some((name) => name === "$" || !isPortable(name))) {
-      return tagged(
-        "object",
-        entries.map(([name, item]) => [this.#value(name), item]),
-      );
-    }
-    // `toJSON` is a method that JSON.stringify would call; a function is refused above, so only data is left.
-    return entries.some(([name, item]) => item !== value[name])
-      ? Object.fromEntries(entries)
-      : value;
-  }
-
-  #refuse(reason: string): never {
-    const path = this.#path
-      .map((step) => (typeof step === "number" ? `[${step}]` : `.${step}`))
-      .join("");
-    throw new SerializationError(`${this.#label}${path}`, reason);
+  if (annotations !== undefined && annotations !== null && !Array.isArray(annotations)) {
+    throw new InvalidMessageError(
+      `${label}.annotations is ${show(annotations)}; it must be an array, null or absent: ${elsewhere}`,
+    );
   }
 }
 
-function className(value: object): string {
-  const name: unknown = value.constructor?.name;
-  return typeof name === "string" && name !== "" ? name : "a class";
+const elsewhere = "a framework's own field of that name belongs into `native`";
+
+/** @returns The id as it is stored. */
+function checkMessageId(id: unknown, label: string): string {
+  if (typeof id !== "string" || id === "") {
+    throw new InvalidMessageError(`${label}.id is ${show(id)}; it must be a non-empty string`);
+  }
+  const bytes = id.length > maxIdBytes ? id.length : Buffer.byteLength(toPortable(id));
+  if (bytes > maxIdBytes) {
+    throw new InvalidMessageError(
+      `${label}.id is ${bytes} bytes long, at most ${maxIdBytes} are allowed`,
+    );
+  }
+  return toPortable(id);
 }
 
-function tagged(tag: string, value?: unknown): object {
-  return value === undefined ? { $: tag } : { $: tag, value };
+/** What `Date.prototype.toJSON` writes, and ISO 8601 with another zone or precision. */
+const isoTime = /^(?:\d{4}|[+-]\d{6})-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)$/;
+
+/** A time that a caller gives, in ms since 1970; `undefined` for one that cannot be read. */
+export function readTime(time: unknown): number | undefined {
+  const isText = typeof time === "string" && time.length < 40 && isoTime.test(time);
+  if (!isText && !types.isDate(time)) return undefined;
+  const read = isText ? Date.parse(time) : Date.prototype.getTime.call(time);
+  return Number.isNaN(read) ? undefined : read;
+}
+
+function timeOf(createdAt: unknown, label: string): number | undefined {
+  if (createdAt === undefined || createdAt === null) return undefined;
+  const time = readTime(createdAt);
+  if (time !== undefined) return time;
+  throw new InvalidMessageError(
+    `${label}.createdAt is ${show(createdAt)}; it must be a valid Date, or its ISO text with a time zone`,
+  );
+}
+
+function tooLarge(label: string, maximum: number, actual: number): LimitExceededError {
+  const advice = `store ${label}'s media elsewhere and keep its URL`;
+  return new LimitExceededError("messageBytes", maximum, actual, advice);
 }
 
 function decode(data: string, what: string): Record<string, unknown> {
+  const envelope = parse(data, what);
+  // In JSON text `"$":` can only be a key, since a quote inside a string is escaped. A `$` alone is found faster.
+  if (data.includes("$") && data.includes('"$":')) revive(envelope, what);
+  return envelope;
+}
+
+function parse(data: string, what: string): Record<string, unknown> {
   let envelope: unknown;
   try {
     envelope = JSON.parse(data);
@@ -336,40 +292,5 @@ function decode(data: string, what: string): Record<string, unknown> {
     }
     throw new CorruptSessionError(`The stored ${what} has no valid format version`);
   }
-  // In JSON text `"$":` can only be a key, since a quote inside a string is escaped. A `$` alone is found faster.
-  if (data.includes("$") && data.includes('"$":')) revive(envelope, what);
   return envelope as Record<string, unknown>;
-}
-
-/** Replaces tagged values in place, innermost first. */
-function revive(value: unknown, what: string): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  const object = value as Record<string, unknown>;
-  for (const name of Object.keys(object)) object[name] = revive(object[name], what);
-  if (!Object.hasOwn(object, "$")) return value;
-  const item = object["value"];
-  switch (object["$"]) {
-    case "text":
-      return unescapeText(item as string);
-    case "number":
-      return Number(item);
-    case "undefined":
-      return undefined;
-    case "bigint":
-      return BigInt(item as string);
-    case "date":
-      return new Date(item === null ? Number.NaN : (item as string));
-    case "bytes":
-      return new Uint8Array(Buffer.from(item as string, "base64"));
-    case "map":
-      return new Map(item as [unknown, unknown][]);
-    case "set":
-      return new Set(item as unknown[]);
-    case "object":
-      return Object.fromEntries(item as [string, unknown][]);
-    default:
-      throw new CorruptSessionError(
-        `The stored ${what} holds the unknown tag ${show(object["$"])}`,
-      );
-  }
 }

@@ -1,12 +1,33 @@
+import { readOptions } from "./arguments.js";
 import type { ChatStoreBackend } from "./backend.js";
 import { ChatStore, type ChatStoreOptions } from "./chat-store.js";
 import { InvalidOptionsError } from "./errors.js";
+import type { ChatMessage } from "./messages.js";
 import { processWide } from "./process-wide.js";
+import { show } from "./show.js";
+
+/** The names of a backend's own options: all of them, each `true`. */
+export type OwnOptions<Options extends ChatStoreOptions> = Readonly<
+  Record<Exclude<keyof Options, keyof ChatStoreOptions>, true>
+>;
+
+const commonOptions: Readonly<Record<keyof ChatStoreOptions, true>> = {
+  ttl: true,
+  timeout: true,
+  migrate: true,
+  limits: true,
+  shared: true,
+  onError: true,
+  onWarning: true,
+};
 
 /** So many open stores with the same options look like one per request. */
 const manyOpen = 10;
 /** Of so many different options the open stores are counted. */
 const maxCounted = 1_000;
+
+/** Objects and items in options; shared references could make any number of them. */
+const maxOptions = 10_000;
 
 /** Stores of this process that were made with the same options. */
 interface Count {
@@ -21,22 +42,48 @@ interface Count {
  * are a warning, once.
  *
  * @param name The backend's name.
- * @throws InvalidOptionsError when `shared` options are not plain data: an own client has no identity that survives a reload.
- *   The listeners `onError` and `onWarning` may be given; those of the first call are the handle's.
+ * @param own The names of the backend's own options. Unknown ones are refused: a misspelt one would do nothing.
+ * @param createBackend Gets the options that were given, each read once.
+ * @throws InvalidOptionsError for unknown options, and when `shared` ones are not plain data: an own client has no identity
+ *   that survives a reload. The listeners `onError` and `onWarning` may be given; those of the first call are the handle's.
+ * @example createChatStore("dynamo", options, { table: true }, (given) => new DynamoBackend(given))
  */
-export function createChatStore<Options extends object = object>(
+export function createChatStore<
+  Options extends ChatStoreOptions,
+  Message extends object = ChatMessage,
+>(
   name: string,
-  options: ChatStoreOptions,
-  createBackend: () => ChatStoreBackend,
-): ChatStore<Options> {
-  if (!options.shared) return new ChatStore(counted(name, options, createBackend()), options);
-  const stores = processWide("shared", () => new Map<string, ChatStore<Options>>());
-  const identity = `${name} ${identify(options)}`;
+  options: Options | undefined,
+  own: OwnOptions<Options>,
+  createBackend: (options: Options) => ChatStoreBackend,
+): ChatStore<Message> {
+  // Of `shared` options the first thing to say is that a client cannot be shared.
+  const identity = isShared(options) ? `${name} ${identify(options)}` : undefined;
+  const names = Object.keys({ ...own, ...commonOptions });
+  const given = readOptions<Options>(`the options of the ${name} store`, options, names);
+  if (identity === undefined) {
+    return new ChatStore<Message>(counted(name, given, createBackend(given)), given);
+  }
+  const stores = processWide("shared", () => new Map<string, ChatStore<Message>>());
   const existing = stores.get(identity);
   if (existing !== undefined && !existing.closed) return existing;
-  const store = new ChatStore<Options>(createBackend(), options);
+  const store = new ChatStore<Message>(createBackend(given), given);
   stores.set(identity, store);
   return store;
+}
+
+function isShared(options: ChatStoreOptions | undefined): options is ChatStoreOptions {
+  const shared: unknown = readable(() => options?.shared);
+  if (shared === undefined || typeof shared === "boolean") return shared === true;
+  throw new InvalidOptionsError(`shared is ${show(shared)}; it must be true or false`);
+}
+
+function readable<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined; // readOptions() says so
+  }
 }
 
 /** Count the backend until it is closed, and warn where somebody seems to make one for each request. */
@@ -78,14 +125,19 @@ function counted(
 /** What tells options apart: equal for equal data, in whatever order. */
 function identify({ onError, onWarning, shared, ...options }: ChatStoreOptions): string {
   try {
-    return JSON.stringify(canonical(options, "options", []));
+    return JSON.stringify(canonical(options, "options", [], { values: 0 }));
   } catch (error) {
     if (error instanceof InvalidOptionsError) throw error;
     throw new InvalidOptionsError("shared: true needs options of plain data, these cannot be read");
   }
 }
 
-function canonical(value: unknown, path: string, ancestors: readonly unknown[]): unknown {
+function canonical(
+  value: unknown,
+  path: string,
+  ancestors: readonly unknown[],
+  seen: { values: number },
+): unknown {
   const refuse = (what: string) =>
     new InvalidOptionsError(
       `shared: true needs options of plain data, but ${path} is ${what}: make the store once yourself, and keep it`,
@@ -96,14 +148,16 @@ function canonical(value: unknown, path: string, ancestors: readonly unknown[]):
   }
   if (typeof value !== "object" || value === null) return value;
   if (ancestors.includes(value)) throw refuse("part of itself");
+  if (++seen.values > maxOptions) throw refuse("more than options are");
   const within = [...ancestors, value];
   if (Array.isArray(value)) {
-    return Array.from(value, (item, index) => canonical(item, `${path}[${index}]`, within));
+    if (value.length > maxOptions) throw refuse("more than options are");
+    return Array.from(value, (item, index) => canonical(item, `${path}[${index}]`, within, seen));
   }
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) throw refuse("an object of a class");
   const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
   return members
     .filter(([, member]) => member !== undefined)
-    .map(([name, member]) => [name, canonical(member, `${path}.${name}`, within)]);
+    .map(([name, member]) => [name, canonical(member, `${path}.${name}`, within, seen)]);
 }

@@ -55,10 +55,16 @@ export class ChatStoreError extends Error {
     options: { cause?: unknown; retryable?: boolean } = {},
   ) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
-    this.name = new.target.name;
+    this.name = nameOf(code);
     this.code = code;
     this.retryable = options.retryable ?? false;
   }
+}
+
+/** `VERSION_CONFLICT` is a `VersionConflictError`. A class's own name does not survive a minifier. */
+function nameOf(code: ErrorCode): string {
+  const words = code.split("_").map((word) => `${word[0]}${word.slice(1).toLowerCase()}`);
+  return `${words.join("")}Error`;
 }
 
 /** A session key, or a part of one, that cannot be a key. Nothing was read or written. */
@@ -66,16 +72,16 @@ export class InvalidSessionKeyError extends ChatStoreError {
   /** The part that is wrong: `tenant`, `user`, `conversation`, or `key` for a whole key. */
   readonly part: string;
 
-  constructor(part: string, reason: string) {
-    super("INVALID_SESSION_KEY", `Invalid session key: ${part} ${reason}`);
+  constructor(part: string, reason: string, options: { cause?: unknown } = {}) {
+    super("INVALID_SESSION_KEY", `Invalid session key: ${part} ${reason}`, options);
     this.part = part;
   }
 }
 
 /** A message of the wrong shape. Nothing was written. */
 export class InvalidMessageError extends ChatStoreError {
-  constructor(reason: string) {
-    super("INVALID_MESSAGE", `Invalid message: ${reason}`);
+  constructor(reason: string, options: { cause?: unknown } = {}) {
+    super("INVALID_MESSAGE", `Invalid message: ${reason}`, options);
   }
 }
 
@@ -91,8 +97,8 @@ export class SerializationError extends ChatStoreError {
   /** Where the value is, for example `options.toolCall[0].input.callback`. */
   readonly path: string;
 
-  constructor(path: string, reason: string) {
-    super("SERIALIZATION", `Cannot store ${path}: ${reason}`);
+  constructor(path: string, reason: string, options: { cause?: unknown } = {}) {
+    super("SERIALIZATION", `Cannot store ${path}: ${reason}`, options);
     this.path = path;
   }
 }

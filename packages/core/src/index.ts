@@ -6,7 +6,8 @@
 export * from "./backend.js";
 export { type ModelContextOptions, modelContext } from "./bridge/context.js";
 export * from "./chat-store.js";
-export { createChatStore } from "./create.js";
+export { recordDigest } from "./codec.js";
+export { createChatStore, type OwnOptions } from "./create.js";
 export { decodeCursor, encodeCursor } from "./cursor.js";
 export * from "./errors.js";
 export { MemoryBackend, type MemoryChatStoreOptions, memoryChatStore } from "./memory-backend.js";

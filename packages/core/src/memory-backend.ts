@@ -19,6 +19,8 @@ import {
 import type { ChatStore, ChatStoreOptions } from "./chat-store.js";
 import { createChatStore } from "./create.js";
 import { decodeCursor, encodeCursor } from "./cursor.js";
+import { InvalidOptionsError } from "./errors.js";
+import type { ChatMessage } from "./messages.js";
 
 /** Options of {@link memoryChatStore}. */
 export interface MemoryChatStoreOptions extends ChatStoreOptions {
@@ -33,11 +35,16 @@ export interface MemoryChatStoreOptions extends ChatStoreOptions {
  *
  * @example const store = memoryChatStore();
  */
-export function memoryChatStore<Options extends object = object>(
+export function memoryChatStore<Message extends object = ChatMessage>(
   options: MemoryChatStoreOptions = {},
-): ChatStore<Options> {
-  const name = options.name ?? options.url?.replace(/^memory:(\/\/)?/, "");
-  return createChatStore("memory", options, () => new MemoryBackend(name));
+): ChatStore<Message> {
+  return createChatStore("memory", options, { name: true, url: true }, ({ name, url }) => {
+    for (const given of [name, url]) {
+      if (given === undefined || typeof given === "string") continue;
+      throw new InvalidOptionsError("name and url must be strings");
+    }
+    return new MemoryBackend(name ?? url?.replace(/^memory:(\/\/)?/, ""));
+  });
 }
 
 interface StoredSession extends SessionRecord {

@@ -1,6 +1,6 @@
 /**
  * LlamaIndex's message types, structurally, so that core needs no LlamaIndex to be installed. Type tests hold them
- * against the real ones.
+ * against the real ones. They are the default; a store of another framework's messages is a `ChatStore<TheirMessage>`.
  */
 
 /** Who speaks. Tool results are `user` messages with `options.toolResult`, as in LlamaIndex. */
@@ -30,22 +30,30 @@ export interface Native<Value = unknown> {
   readonly value: Value;
 }
 
-/** A message that a caller gives: LlamaIndex's `ChatMessage` or `MemoryMessage`. */
-export interface NewMessage<Options extends object = object> extends ChatMessage<Options> {
+/** What Chatstore adds to a message. */
+interface Given {
   /** Unique within the session. Default: a random UUID. A repeated id makes the append idempotent (G5). */
   id?: string | undefined;
-  /** When it was said. Default: now, by this process's clock. */
-  createdAt?: Date | undefined;
+  /** When it was said: a Date, or its ISO text, as JSON carries it. Default: now, by this process's clock. */
+  createdAt?: Date | string | undefined;
   /** Anything that belongs to the message and that the model does not see. */
   annotations?: unknown[] | undefined;
   /** The message in its framework's own form, where a bridge stored it. */
   native?: Native | undefined;
 }
 
-/** A message that the store returns: assignable to LlamaIndex's `MemoryMessage`. */
-export interface StoredMessage<Options extends object = object> extends ChatMessage<Options> {
+interface Stored {
   id: string;
   createdAt: Date;
   annotations?: unknown[];
   native?: Native | undefined;
 }
+
+/**
+ * A message that a caller gives: LlamaIndex's `ChatMessage` or `MemoryMessage`, or that of another framework. It has a `role`
+ * of at most 64 characters, or a `type`; its content is a string, parts, an object, null or absent; further fields are kept.
+ */
+export type NewMessage<Message extends object = ChatMessage> = Message & Given;
+
+/** A message that the store returns. As LlamaIndex's it is assignable to `MemoryMessage`. */
+export type StoredMessage<Message extends object = ChatMessage> = Message & Stored;

@@ -2,6 +2,7 @@ import { ChatStore, type ChatStoreOptions } from "./chat-store.js";
 import { BackendNotInstalledError, BackendNotLoadedError, InvalidOptionsError } from "./errors.js";
 import { findInstalled, type Installed, isPath, places } from "./installed.js";
 import { memoryChatStore } from "./memory-backend.js";
+import type { ChatMessage } from "./messages.js";
 import { schemeOf } from "./url.js";
 
 /** A backend with its options: the content of a `chatstore.config` file. */
@@ -51,15 +52,15 @@ const known = "file: sqlite: postgres: redis: mongodb: memory:";
  * @example const store = await openChatStore({ url: process.env.REDIS_URL, ttl: 30 * 24 * 3600 * 1000 });
  * @example const store = await openChatStore({ backend: redisChatStore, url: process.env.REDIS_URL }); // in a bundle
  */
-export async function openChatStore<Options extends object = object>(
+export async function openChatStore<Message extends object = ChatMessage>(
   source?: string | ChatStoreConfig,
-): Promise<ChatStore<Options>> {
+): Promise<ChatStore<Message>> {
   const { backend, ...options } = configOf(source);
   const { name, factory } =
     typeof backend === "function"
       ? { name: "The given factory", factory: backend }
       : await loadFactory(backend ?? backendOf(options.url, source), backend === undefined);
-  const store = factory(options) as ChatStore<Options>;
+  const store = factory(options) as unknown as ChatStore<Message>;
   checkStore(store, name);
   try {
     await store.open();

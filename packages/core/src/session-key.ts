@@ -1,5 +1,6 @@
 import type { Key, Scope } from "./backend.js";
 import { InvalidSessionKeyError } from "./errors.js";
+import { show } from "./show.js";
 
 declare const brand: unique symbol;
 
@@ -24,19 +25,40 @@ const maxKeyBytes = 512;
  * Injective: different parts give different keys, whatever characters they hold (`%`, `/`, `{` and `}` are
  * percent-encoded, all others stay readable). At most 512 bytes of UTF-8.
  *
- * @throws InvalidSessionKeyError for an empty part, control characters, ill-formed UTF-16, or an overlong key.
+ * @throws InvalidSessionKeyError for an empty part, control characters, ill-formed UTF-16, an overlong key, or a part of
+ *   another name.
  * @example sessionKey({ tenant: "acme", user: user.id, conversation: "support" })
  */
 export function sessionKey(parts: SessionKeyParts): SessionKey {
+  const { tenant, user, conversation } = readParts(parts);
+  let key = "";
+  if (tenant !== undefined) key += `t:${encodePart("tenant", tenant)}/`;
+  key += `u:${encodePart("user", user)}`;
+  if (conversation !== undefined) key += `/c:${encodePart("conversation", conversation)}`;
+  return checkLength(key);
+}
+
+const partNames: readonly string[] = ["tenant", "user", "conversation"];
+
+function readParts(parts: unknown): SessionKeyParts {
   if (typeof parts !== "object" || parts === null) {
     throw new InvalidSessionKeyError("key", 'needs parts, as in sessionKey({ user: "alice" })');
   }
-  let key = "";
-  if (parts.tenant !== undefined) key += `t:${encodePart("tenant", parts.tenant)}/`;
-  key += `u:${encodePart("user", parts.user)}`;
-  if (parts.conversation !== undefined)
-    key += `/c:${encodePart("conversation", parts.conversation)}`;
-  return checkLength(key);
+  let unknown: string | undefined;
+  try {
+    // Ignored, a misspelt part would make one session of all conversations.
+    unknown = Object.keys(parts).find((name) => !partNames.includes(name));
+    if (unknown === undefined) {
+      const { tenant, user, conversation } = parts as SessionKeyParts;
+      return { tenant, user, conversation };
+    }
+  } catch (cause) {
+    throw new InvalidSessionKeyError("key", "has parts that cannot be read", { cause });
+  }
+  throw new InvalidSessionKeyError(
+    "key",
+    `has no part ${show(unknown)}; its parts are ${partNames.join(", ")}`,
+  );
 }
 
 /**
@@ -139,6 +161,7 @@ function encodePart(part: string, value: unknown): string {
       `is ${value === null ? "null" : typeof value}, not a string`,
     );
   }
+  if (value.length > maxKeyBytes) checkLength(value);
   if (plain.test(value)) return value;
   if (value === "") throw new InvalidSessionKeyError(part, "is empty");
   if (control.test(value)) throw new InvalidSessionKeyError(part, "holds a control character");

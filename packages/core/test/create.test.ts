@@ -22,7 +22,8 @@ afterEach(async () => {
 });
 
 function make(options: object, Backend: new () => MemoryBackend = Connected): ChatStore {
-  const store = createChatStore("test", options as ChatStoreOptions, () => new Backend());
+  const own = Object.fromEntries(Object.keys(options).map((name) => [name, true as const]));
+  const store = createChatStore("test", options as ChatStoreOptions, own, () => new Backend());
   stores.push(store);
   return store;
 }

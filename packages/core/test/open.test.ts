@@ -198,7 +198,7 @@ test("a store that does not open is closed: its engine's client would keep the p
     made.close = async () => void closed++;
     return made;
   };
-  const factory = (options: object) => createChatStore("lame", options, backend);
+  const factory = (options: object) => createChatStore("lame", options, {}, backend);
   await expect(openChatStore({ backend: factory })).rejects.toThrow("no");
   expect(closed).toBe(1);
 });

@@ -3,7 +3,13 @@
  *
  * @packageDocumentation
  */
-import { type ChatStore, type ChatStoreOptions, createChatStore } from "@chatstore/core";
+import {
+  type ChatMessage,
+  type ChatStore,
+  type ChatStoreOptions,
+  createChatStore,
+  type OwnOptions,
+} from "@chatstore/core";
 import { FileBackend } from "./backend.js";
 
 export * from "@chatstore/core";
@@ -25,16 +31,22 @@ export interface FileChatStoreOptions extends ChatStoreOptions {
   readonly survives?: "host" | "process" | undefined;
 }
 
+const ownOptions: OwnOptions<FileChatStoreOptions> = {
+  dir: true,
+  url: true,
+  survives: true,
+};
+
 /**
  * A chat store in a folder of plain files. Any number of processes of one machine may use the folder at once.
  *
  * @throws InvalidOptionsError for options that are missing or contradict each other.
  * @example const store = fileChatStore({ dir: "./chats" });
  */
-export function fileChatStore<Options extends object = object>(
+export function fileChatStore<Message extends object = ChatMessage>(
   options: FileChatStoreOptions,
-): ChatStore<Options> {
-  return createChatStore("file", options, () => new FileBackend(options));
+): ChatStore<Message> {
+  return createChatStore("file", options, ownOptions, (given) => new FileBackend(given));
 }
 
 export { fileChatStore as default };

@@ -240,7 +240,7 @@ describe("a history", () => {
         return value.bind(target);
       },
     });
-    const store = createChatStore("memory", {}, () => counting);
+    const store = createChatStore("memory", {}, {}, () => counting);
     const history = new ChatstoreMessageHistory({ store, key });
     await history.getMessages();
     await history.addMessages(messages);

@@ -11,7 +11,11 @@ import {
   staticBlock,
   vectorBlock,
 } from "llamaindex";
-import { anyMessage, anyString, anyValue } from "../../core/src/conformance/arbitraries.ts";
+import {
+  anyLlamaIndexMessage,
+  anyString,
+  anyValue,
+} from "../../core/src/conformance/arbitraries.ts";
 import { OfflineLLM } from "./offline-llm.ts";
 
 export type MemoryOptions = NonNullable<Parameters<typeof createMemory>[1]>;
@@ -27,7 +31,7 @@ const textPart = text.map((said) => ({ type: "text" as const, text: said }));
 const content = fc.oneof(
   { weight: 8, arbitrary: text },
   { weight: 2, arbitrary: fc.array(textPart, { maxLength: 3 }) },
-  { weight: 1, arbitrary: anyMessage.map((message) => message.content) },
+  { weight: 1, arbitrary: anyLlamaIndexMessage.map((message) => message.content) },
 );
 /** Seldom what JSON cannot say: a single bigint, and LlamaIndex cannot make a snapshot any more. */
 const extra = fc.oneof({ weight: 9, arbitrary: anyString }, { weight: 1, arbitrary: anyValue });

@@ -3,7 +3,12 @@
  * LlamaIndex's, so an upgrade that breaks the resemblance shows up here and nowhere else.
  */
 
-import { type ChatStore, type StoredMessage, sessionKey } from "@chatstore/core";
+import {
+  type ChatStore,
+  type ChatMessage as Message,
+  type StoredMessage,
+  sessionKey,
+} from "@chatstore/core";
 import { type AgentWorkflowState, agent, multiAgent } from "@llamaindex/workflow";
 import {
   type BaseChatStore,
@@ -39,8 +44,8 @@ interface Provider {
 
 export function chatStore() {
   expectTypeOf<ChatStore>().toExtend<BaseChatStore>();
-  expectTypeOf<ChatStore<Provider>>().toExtend<BaseChatStore<Provider>>();
-  expectTypeOf<ChatStore<ToolCallLLMMessageOptions>>().toExtend<
+  expectTypeOf<ChatStore<Message<Provider>>>().toExtend<BaseChatStore<Provider>>();
+  expectTypeOf<ChatStore<Message<ToolCallLLMMessageOptions>>>().toExtend<
     BaseChatStore<ToolCallLLMMessageOptions>
   >();
   return new ChatMemoryBuffer({ chatStore: store });
@@ -48,14 +53,14 @@ export function chatStore() {
 
 export async function messages(key: string, ours: StoredMessage, theirs: MemoryMessage) {
   expectTypeOf<StoredMessage>().toExtend<MemoryMessage>();
-  expectTypeOf<StoredMessage<Provider>>().toExtend<MemoryMessage<Provider>>();
+  expectTypeOf<StoredMessage<Message<Provider>>>().toExtend<MemoryMessage<Provider>>();
   await store.addMessages(key, [ours, theirs]);
   await store.addMessage(key, {} as ChatMessage);
   await store.setMessages(key, await createMemory().get());
   createMemory(await store.getMessages(key), {});
 }
 
-export async function memory(providerStore: ChatStore<Provider>) {
+export async function memory(providerStore: ChatStore<Message<Provider>>) {
   const key = sessionKey({ user: "alice" });
   const remembering = await persistentMemory(createMemory, { store, key });
   expectTypeOf(remembering).toExtend<Memory>();

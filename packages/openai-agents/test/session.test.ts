@@ -138,7 +138,7 @@ describe("a session", () => {
         return value.bind(target);
       },
     });
-    store = createChatStore("memory", {}, () => counting);
+    store = createChatStore("memory", {}, {}, () => counting);
     const session = open();
     await session.getItems();
     await session.addItems([said("Hello")]);

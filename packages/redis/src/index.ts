@@ -3,7 +3,13 @@
  *
  * @packageDocumentation
  */
-import { type ChatStore, type ChatStoreOptions, createChatStore } from "@chatstore/core";
+import {
+  type ChatMessage,
+  type ChatStore,
+  type ChatStoreOptions,
+  createChatStore,
+  type OwnOptions,
+} from "@chatstore/core";
 import { RedisBackend } from "./backend.js";
 import type { ConnectionOptions } from "./client.js";
 
@@ -16,16 +22,26 @@ export interface RedisChatStoreOptions extends ChatStoreOptions, ConnectionOptio
   readonly prefix?: string | undefined;
 }
 
+const ownOptions: OwnOptions<RedisChatStoreOptions> = {
+  url: true,
+  client: true,
+  redis: true,
+  cluster: true,
+  clusterOptions: true,
+  waitReplicas: true,
+  prefix: true,
+};
+
 /**
  * A chat store in Redis or Valkey: standalone, with Sentinel, or as a Cluster.
  *
  * @throws InvalidOptionsError for options that are missing or contradict each other.
  * @example const store = redisChatStore({ url: "redis://localhost:6379" });
  */
-export function redisChatStore<Options extends object = object>(
+export function redisChatStore<Message extends object = ChatMessage>(
   options: RedisChatStoreOptions,
-): ChatStore<Options> {
-  return createChatStore("redis", options, () => new RedisBackend(options));
+): ChatStore<Message> {
+  return createChatStore("redis", options, ownOptions, (given) => new RedisBackend(given));
 }
 
 export { redisChatStore as default };

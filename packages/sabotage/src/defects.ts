@@ -26,6 +26,7 @@ import { isolation } from "./isolation.js";
 import { multiProcess } from "./multi-process.js";
 import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
+import { values } from "./values.js";
 
 const everything: Range = { from: "start" };
 
@@ -1097,4 +1098,5 @@ export const defects: Readonly<Record<string, Defect>> = {
   ...multiProcess,
   ...outcomes,
   ...replacing,
+  ...values,
 };

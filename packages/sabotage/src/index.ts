@@ -58,7 +58,7 @@ export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStor
     },
   });
   return defect?.store === undefined
-    ? createChatStore("sabotaged", options, () => backend)
+    ? createChatStore("sabotaged", options, { path: true, defect: true, down: true }, () => backend)
     : new defect.store(backend, options);
 }
 

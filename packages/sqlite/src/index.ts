@@ -3,7 +3,13 @@
  *
  * @packageDocumentation
  */
-import { type ChatStore, type ChatStoreOptions, createChatStore } from "@chatstore/core";
+import {
+  type ChatMessage,
+  type ChatStore,
+  type ChatStoreOptions,
+  createChatStore,
+  type OwnOptions,
+} from "@chatstore/core";
 import type { Database } from "better-sqlite3";
 import { SqliteBackend } from "./backend.js";
 
@@ -38,16 +44,24 @@ export interface SqliteChatStoreOptions extends ChatStoreOptions {
   readonly survives?: "host" | "process" | undefined;
 }
 
+const ownOptions: OwnOptions<SqliteChatStoreOptions> = {
+  path: true,
+  url: true,
+  database: true,
+  prefix: true,
+  survives: true,
+};
+
 /**
  * A chat store in a SQLite file. Any number of processes of one machine may use the file at once.
  *
  * @throws InvalidOptionsError for options that contradict each other.
  * @example const store = sqliteChatStore({ path: "./chat.db" });
  */
-export function sqliteChatStore<Options extends object = object>(
+export function sqliteChatStore<Message extends object = ChatMessage>(
   options: SqliteChatStoreOptions = {},
-): ChatStore<Options> {
-  return createChatStore("sqlite", options, () => new SqliteBackend(options));
+): ChatStore<Message> {
+  return createChatStore("sqlite", options, ownOptions, (given) => new SqliteBackend(given));
 }
 
 export { sqliteChatStore as default };

@@ -1,4 +1,3 @@
-import type { ChatStore } from "../chat-store.js";
 import { processWide } from "../process-wide.js";
 
 /** Writes that wait in front of a store, because an attempt at them is under way or has failed. */
@@ -7,10 +6,10 @@ export interface Backlog {
   attempt(): Promise<void>;
 }
 
-const backlogs = processWide("backlogs", () => new WeakMap<ChatStore, Map<string, Backlog>>());
+const backlogs = processWide("backlogs", () => new WeakMap<object, Map<string, Backlog>>());
 
 /** The backlogs of a store, by session. Bridges keep them; the store's `flush()` and `close()` write them. */
-export function backlogsOf(store: ChatStore): Map<string, Backlog> {
+export function backlogsOf(store: object): Map<string, Backlog> {
   let found = backlogs.get(store);
   if (found === undefined) {
     found = new Map();
@@ -20,7 +19,7 @@ export function backlogsOf(store: ChatStore): Map<string, Backlog> {
 }
 
 /** Write all that waits in front of a store. Resolves to what failed. */
-export async function writeBacklogs(store: ChatStore): Promise<unknown[]> {
+export async function writeBacklogs(store: object): Promise<unknown[]> {
   const attempts = [...backlogsOf(store).values()].map((backlog) => backlog.attempt());
   const outcomes = await Promise.allSettled(attempts);
   return outcomes.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));

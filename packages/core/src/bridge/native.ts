@@ -3,7 +3,7 @@
  * and beside it, under `native`, exactly what the framework gave, with a stamp of its format.
  */
 import { UnsupportedFormatError } from "../errors.js";
-import type { Native, NativeFormat, NewMessage } from "../messages.js";
+import type { ChatMessage, Native, NativeFormat, NewMessage } from "../messages.js";
 
 /** A call of a tool, as LlamaIndex has it. */
 export interface CanonicalToolCall {
@@ -34,7 +34,7 @@ export interface CanonicalOptions {
 }
 
 /** The canonical layer of a message. */
-export type CanonicalMessage = NewMessage<CanonicalOptions>;
+export type CanonicalMessage = NewMessage<ChatMessage<CanonicalOptions>>;
 
 /**
  * A canonical message with its native form beside it: what a bridge stores.

@@ -131,8 +131,8 @@ const options = fc.oneof(
     .map((list) => Object.fromEntries(list)),
 );
 
-/** Messages of all shapes, without ids. */
-export const anyMessage: Arbitrary<NewMessage> = fc.record(
+/** LlamaIndex's messages of all shapes, without ids. */
+export const anyLlamaIndexMessage: Arbitrary<NewMessage> = fc.record(
   {
     role: fc.constantFrom("user", "assistant", "system", "memory", "developer"),
     content: fc.oneof(anyString, fc.array(part, { maxLength: 4 })),
@@ -141,6 +141,28 @@ export const anyMessage: Arbitrary<NewMessage> = fc.record(
     annotations: fc.array(anyValue, { maxLength: 3 }),
   },
   { requiredKeys: ["role", "content"], noNullPrototype: true },
+);
+
+/** Another framework's: any role or a type, any content, further fields. */
+const foreignMessage = fc
+  .tuple(
+    fc.record(
+      {
+        role: anyString.filter((role) => role !== "" && role.length <= 64),
+        content: fc.oneof(fc.constant(null), anyString, fc.array(anyValue, { maxLength: 3 })),
+        parts: fc.array(anyValue, { maxLength: 3 }),
+        name: anyString,
+      },
+      { requiredKeys: [], noNullPrototype: true },
+    ),
+    fc.constantFrom("function_call", "human", "user"),
+  )
+  .map(([fields, type]) => ({ type, ...fields }) as unknown as NewMessage);
+
+/** Messages of all shapes, without ids. */
+export const anyMessage: Arbitrary<NewMessage> = fc.oneof(
+  { weight: 3, arbitrary: anyLlamaIndexMessage },
+  { weight: 1, arbitrary: foreignMessage },
 );
 
 /** An id that a caller may choose. */

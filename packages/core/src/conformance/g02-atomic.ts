@@ -123,7 +123,7 @@ export function atomic(subject: Subject): void {
     const bad = { callback: () => {} };
     const batches: readonly [NewMessage[], Parameters<typeof refused>[1]][] = [
       [[say("new"), say("not JSON", { options: bad })], "SERIALIZATION"],
-      [[say("new"), { role: "robot" as never, content: "?" }], "INVALID_MESSAGE"],
+      [[say("new"), { content: "of nobody" } as never], "INVALID_MESSAGE"],
       [[say("new", { id: "n" }), say("twice", { id: "n" })], "DUPLICATE_MESSAGE"],
       [[say("new"), say("x".repeat(10_000))], "LIMIT_EXCEEDED"],
     ];

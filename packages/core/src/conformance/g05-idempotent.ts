@@ -1,10 +1,11 @@
+import type { SessionImport } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import { sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
-import { test } from "./tools.js";
+import { describe, test } from "./tools.js";
 
 /** A repeated append is one append. */
 export function idempotent(subject: Subject): void {
@@ -90,7 +91,6 @@ export function idempotent(subject: Subject): void {
       { ...a, options: { toolCall: [] } },
       { ...a, annotations: [] },
       { ...a, content: [{ type: "text", text: "a" }] },
-      { ...a, createdAt: new Date(0) },
     ];
     for (const other of others) {
       for (const options of [{}, { ifVersion: version }, { ifVersion: "stale" }]) {
@@ -121,7 +121,6 @@ export function idempotent(subject: Subject): void {
     for (const input of [
       { x: 1, y: [1, new Date(5)] },
       { x: 1, y: ["1", new Date(5)] },
-      { x: 1, y: [1n, new Date(5).toISOString()] },
       { x: 1, y: [new Date(5), 1n] },
       { x: "1", y: [1n, new Date(5)] },
     ]) {
@@ -168,28 +167,75 @@ export function idempotent(subject: Subject): void {
     );
   });
 
-  test("a time that core filled in is not content, the caller's is", async () => {
+  describe("what a read returned can be given back", () => {
+    const ways: Readonly<Record<string, (value: unknown) => unknown>> = {
+      "as it is": (value) => value,
+      "as a copy": (value) => structuredClone(value),
+      "by way of JSON and a browser": (value) => JSON.parse(JSON.stringify(value)),
+    };
+    for (const [way, carry] of Object.entries(ways)) {
+      test(way, async () => {
+        const [key, copy, whole] = [subject.key(), subject.key(), subject.key()];
+        const store = subject.open(namespace);
+        const back = async (of: string) => carry(await store.getMessages(of)) as NewMessage[];
+        await store.setMessages(key, carried());
+        const first = await store.readSession(key);
+        const { version } = first.session as { version: string };
+        for (const again of [
+          () => back(key).then((messages) => store.addMessages(key, messages)),
+          () => back(key).then(([message]) => store.addMessage(key, message as NewMessage)),
+          () => back(key).then(([message]) => store.addMessage(key, message as NewMessage, 0)),
+          () =>
+            back(key).then(([message]) =>
+              store.updateMessage(key, String(message?.id), message as NewMessage),
+            ),
+        ]) {
+          same((await again()).version, version, "A message given back was taken for another one");
+        }
+        same(await store.readSession(key), first, "Giving back what was read changed the session");
+        await store.addMessages(key, [...(await back(key)), say("next")]);
+        same(texts(await store.getMessages(key, { last: 2 })).at(-1), "next", "It is not appended");
+        same(
+          (await store.getMessages(key)).length,
+          carried().length + 1,
+          "Messages that were given back were stored a second time",
+        );
+        await store.setMessages(copy, await back(key));
+        same(ids(await store.getMessages(copy)), ids(await store.getMessages(key)), "Ids changed");
+        const replaced = await store.setMessages(key, await back(key));
+        same(
+          (await store.addMessages(key, await back(copy))).version,
+          replaced.version,
+          "A message that was replaced by itself is another one",
+        );
+        const session = carry(await store.getSession(key)) as never as SessionImport;
+        await store.importSession(whole, { ...session, messages: await back(key) });
+        const imported = (await store.getSession(whole))?.version;
+        same(
+          (await store.addMessages(whole, await back(key))).version,
+          imported ?? null,
+          "A message that was imported is another one",
+        );
+      });
+    }
+  });
+
+  test("a time is no content, and the first one stays", async () => {
     const key = subject.key();
     const store = subject.open(namespace);
     const createdAt = new Date("2026-01-01T00:00:00.000Z");
     const filled = await store.addMessages(key, [a]);
     await new Promise((resolve) => setTimeout(resolve, 5));
-    same(
-      await store.addMessages(key, [a]),
-      filled,
-      "A retry a moment later was taken for another message",
-    );
     const given = await store.addMessages(key, [{ ...b, createdAt }]);
-    same(
-      await store.addMessages(key, [{ ...b, createdAt: new Date(createdAt) }]),
-      given,
-      "A retry with the same time was taken for another message",
-    );
-    await refused(
-      store.addMessages(key, [{ ...b, createdAt: new Date(+createdAt + 1) }]),
-      "DUPLICATE_MESSAGE",
-      "A message with another time was taken for a retry",
-    );
+    for (const time of [undefined, new Date(+createdAt + 1), "2026-01-01T00:00:00+01:00"]) {
+      same(
+        await store.addMessages(key, [a, { ...b, createdAt: time }]),
+        given,
+        "A message that was sent again with another time was taken for another one",
+      );
+    }
+    holds(filled.version !== given.version, "The second message was not appended");
+    same((await store.getMessages(key))[1]?.createdAt, createdAt, "The time of a message changed");
   });
 
   test("an updated message is compared by its new content", async () => {
@@ -360,4 +406,28 @@ export function idempotent(subject: Subject): void {
       );
     }
   });
+}
+
+/** Messages of which JSON leaves out something that it carries. */
+function carried(): NewMessage[] {
+  return [
+    say("plain"),
+    say("x", { options: { a: undefined, $: undefined, list: [undefined, { b: undefined }] } }),
+    say("x", {
+      annotations: [{ at: new Date(5), score: -0, none: Number.NaN }],
+      createdAt: new Date(7),
+    }),
+    { ...say("x"), ...{ further: undefined, name: "alice", time: new Date(0) } },
+    { role: "user", content: [{ type: "text", text: "\0\ud800", ...{ detail: undefined } }] },
+    {
+      role: "assistant",
+      content: "",
+      options: { toolCall: [{ id: "1", name: "f", input: { at: new Date(9), of: undefined } }] },
+    },
+    {
+      role: "assistant",
+      content: "",
+      native: { format: "other/1", value: { parts: [undefined] } },
+    },
+  ];
 }

@@ -58,6 +58,15 @@ export function exact(subject: Subject): void {
     });
   });
 
+  test("keeps a Buffer, and an object without a prototype", async () => {
+    const key = subject.key();
+    const bare = Object.assign(Object.create(null), { a: { b: 1 }, ["__proto__"]: 2 });
+    const options = { buffer: Buffer.from("kittens"), empty: Buffer.alloc(0), bare };
+    await subject.open(namespace).addMessages(key, [say("x", { options })]);
+    const [found] = await subject.open(namespace).getMessages(key);
+    same(found?.options, options, "It came back as something else");
+  });
+
   test("keeps any id, and finds it", async () => {
     const store = subject.open(namespace);
     const pair = fc.uniqueArray(anyId, { minLength: 3, maxLength: 3 });
@@ -200,6 +209,21 @@ export function exact(subject: Subject): void {
       "an error": [{ error: new Error("x") }, "messages[1].options.error"],
       "a promise": [{ later: Promise.resolve() }, "messages[1].options.later"],
       "a regular expression": [{ pattern: /x/ }, "messages[1].options.pattern"],
+      "a subclass of Array": [{ list: new (class extends Array {})() }, "messages[1].options.list"],
+      "a subclass of Date": [{ at: new (class extends Date {})() }, "messages[1].options.at"],
+      "a subclass of Map": [{ map: new (class extends Map {})() }, "messages[1].options.map"],
+      "a subclass of bytes": [{ b: new (class extends Uint8Array {})(1) }, "messages[1].options.b"],
+      "a property of an array": [
+        { list: Object.assign([1], { total: 1 }) },
+        "messages[1].options.list.total",
+      ],
+      "a hole in an array": [
+        { list: Object.assign(new Array(3), { 0: 1, 2: 3 }) },
+        "messages[1].options.list[1]",
+      ],
+      "a symbol as key": [{ o: { [Symbol("s")]: 1 } }, "messages[1].options.o"],
+      toJSON: [{ o: { toJSON: () => 1 } }, "messages[1].options.o.toJSON"],
+      "an inherited property": [{ o: Object.create({ x: 1 }) }, "messages[1].options.o"],
     };
     for (const [name, [options, path]] of Object.entries(refusals)) {
       test(name, async () => {
@@ -290,6 +314,22 @@ export function exact(subject: Subject): void {
   });
 }
 
+/** As `openai`, `@anthropic-ai/sdk`, Gemini, `ai`, the Agents SDK, LangChain and the Claude Agent SDK have them. */
+const foreign: unknown[] = [
+  { role: "assistant", content: null, refusal: null, tool_calls: [{ id: "1", type: "function" }] },
+  { role: "tool", tool_call_id: "1", content: "sunny" },
+  { role: "user", content: [{ text: "no type" }, "text", { type: "tool_result", content: [] }] },
+  { role: "model", parts: [{ functionCall: { name: "f", args: {} } }, { text: "x" }] },
+  { role: "user", content: { type: "text", text: "one part" } },
+  { role: "assistant", parts: [{ type: "tool-f", state: "output-available" }], metadata: { n: 1 } },
+  { type: "function_call", call_id: "1", name: "f", arguments: "{}", status: "completed" },
+  { type: "reasoning", content: [], providerData: { encrypted: new Uint8Array([1]) } },
+  { type: "human", data: { content: "x", additional_kwargs: {}, id: null } },
+  { type: "user", uuid: "u", parentUuid: null, message: { role: "user", content: "x" } },
+  { role: "x".repeat(64), content: "a long role", options: null, annotations: null },
+  { role: "\0\ud800", content: "a strange role" },
+];
+
 /** Every shape of LlamaIndex's messages, and what breaks stores. */
 function shapes(): Record<string, NewMessage[]> {
   const roles = ["user", "assistant", "system", "memory", "developer"] as const;
@@ -371,6 +411,7 @@ function shapes(): Record<string, NewMessage[]> {
         annotations: [undefined, null, new Date(0), 0n],
       },
     ],
+    "messages of other frameworks": foreign as NewMessage[],
     "numbers to the last bit": [
       {
         role: "user",

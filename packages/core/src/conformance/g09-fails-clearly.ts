@@ -1,12 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
+import type { ChatStoreOptions } from "../chat-store.js";
 import type { BackendError, ChatStoreError, ErrorCode } from "../errors.js";
+import { forAll } from "./arbitraries.js";
 import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";
+import { hostileCalls, hostileValue, hostileWrappers } from "./hostile.js";
 import { ids, say } from "./messages.js";
 import { survivesLostAnswers } from "./outcomes.js";
 import { need, type Subject } from "./subject.js";
-import { describe, test } from "./tools.js";
+import { describe, fc, test } from "./tools.js";
 
 /** The password that `unreachable` options carry, where they can. */
 const secret = "hunter2-canary";
@@ -56,15 +59,26 @@ export function failsClearly(subject: Subject): void {
       ...[
         anything(null),
         anything("hello"),
-        anything({ role: "tool", content: "x" }),
-        anything({ role: "user" }),
+        anything([]),
+        anything(
+          new (class Message {
+            role = "user";
+            content = "x";
+          })(),
+        ),
+        anything({}),
+        anything({ content: "x" }),
+        anything({ role: "", content: "x" }),
+        anything({ role: "r".repeat(65), content: "x" }),
+        anything({ role: 5, type: "x" }),
+        anything({ type: "" }),
         anything({ role: "user", content: 5 }),
-        anything({ role: "user", content: [{}] }),
         anything({ role: "user", content: "x", id: "" }),
         anything({ role: "user", content: "x", id: 5 }),
         anything({ role: "user", content: "x", id: "x".repeat(513) }),
         anything({ role: "user", content: "x", createdAt: "2026-01-01" }),
         anything({ role: "user", content: "x", createdAt: new Date(Number.NaN) }),
+        anything({ role: "user", content: "x", createdAt: 1 }),
         anything({ role: "user", content: "x", options: "x" }),
         anything({ role: "user", content: "x", annotations: {} }),
       ].flatMap((message): [ErrorCode, () => Promise<unknown>][] => [
@@ -76,6 +90,22 @@ export function failsClearly(subject: Subject): void {
       ["INVALID_MESSAGE", () => store.addMessages(key, anything(undefined))],
       ["INVALID_MESSAGE", () => store.updateMessage(key, "a", say("x", { id: "b" }))],
       ["INVALID_OPTIONS", () => store.addMessages(key, [], { ifVersion: anything(1) })],
+      ...["", "a b", "a\0", "\ud800", "x".repeat(129)].map(
+        (ifVersion): [ErrorCode, () => Promise<unknown>] => [
+          "INVALID_OPTIONS",
+          () => store.addMessages(key, [say("x")], { ifVersion }),
+        ],
+      ),
+      ["INVALID_OPTIONS", () => store.addMessages(key, [], anything({ ifversion: null }))],
+      ["INVALID_OPTIONS", () => store.setTitle(key, "x", anything({ title: "y" }))],
+      ["INVALID_OPTIONS", () => store.getMessages(key, anything({ lastN: 1 }))],
+      ["INVALID_OPTIONS", () => store.getMessages(key, anything("a"))],
+      ["INVALID_OPTIONS", () => store.getMessages(key, { after: "x".repeat(513) })],
+      ["INVALID_OPTIONS", () => store.listSessions(anything({ users: "alice" }))],
+      ["INVALID_OPTIONS", () => store.listSessions(anything(undefined))],
+      ["INVALID_OPTIONS", () => store.deleteSessions(anything({ user: "alice", thread: "1" }))],
+      ["INVALID_OPTIONS", () => store.forkSession(key, subject.key(), anything({ upto: "a" }))],
+      ["INVALID_OPTIONS", () => store.importSession(subject.key(), anything({ message: [] }))],
       ["INVALID_OPTIONS", () => store.deleteMessagesAfter(key, "")],
       ["INVALID_OPTIONS", () => store.replaceMessagesAfter(key, "", [say("x")])],
       ["INVALID_OPTIONS", () => store.setTitle(key, anything(5))],
@@ -93,6 +123,10 @@ export function failsClearly(subject: Subject): void {
       ["INVALID_OPTIONS", () => store.listSessions({ limit: 1_001 })],
       ["INVALID_OPTIONS", () => store.listSessions({ cursor: "garbage" })],
       ["INVALID_OPTIONS", () => store.listSessions({ user: "alice", cursor: "garbage" })],
+      ...forged().flatMap((cursor): [ErrorCode, () => Promise<unknown>][] => [
+        ["INVALID_OPTIONS", () => store.listSessions({ cursor: anything(cursor) })],
+        ["INVALID_OPTIONS", () => store.listSessions({ user: "alice", cursor: anything(cursor) })],
+      ]),
       ["MESSAGE_NOT_FOUND", () => store.updateMessage(key, "gone", say("x"))],
       ["MESSAGE_NOT_FOUND", () => store.updateMessage(subject.key(), "gone", say("x"))],
       ["MESSAGE_NOT_FOUND", () => store.deleteMessagesAfter(key, "gone")],
@@ -106,6 +140,55 @@ export function failsClearly(subject: Subject): void {
     ];
     for (const [code, call] of cases) await fails(call, code, String(call));
     same(await store.readSession(key), before, "A refused call changed the session");
+  });
+
+  test("an unknown option of the store is refused", () => {
+    const unknown = { timeOut: 1_000 } as ChatStoreOptions;
+    let code: unknown;
+    try {
+      subject.open(subject.namespace(), unknown);
+    } catch (error) {
+      code = (error as { code?: unknown }).code;
+    }
+    same(code, "INVALID_OPTIONS", "A misspelt option was ignored in silence");
+  });
+
+  test("a ttl that looks like seconds is warned of", () => {
+    const heard: string[] = [];
+    const onWarning = (warning: string) => heard.push(warning);
+    subject.open(subject.namespace(), { ttl: 3_600, onWarning });
+    same(heard.filter((warning) => warning.includes("ttl")).length, 1, "Nobody was warned");
+    subject.open(subject.namespace(), { ttl: 60_000, onWarning });
+    same(heard.length, 1, "A ttl of a minute was warned of");
+  });
+
+  test("any argument is taken or refused by a typed error", async () => {
+    const [key, kept] = [subject.key(), subject.key()];
+    const store = subject.open(namespace, { onError: () => {} });
+    await store.addMessages(kept, [say("a", { id: "a" })]);
+    const before = await store.readSession(kept);
+    const methods = fc.constantFrom(...Object.entries(hostileCalls));
+    const wrappers = fc.constantFrom(...hostileWrappers);
+    const wrapped = fc.tuple(wrappers, hostileValue).map(
+      ([wrap, make]) =>
+        () =>
+          wrap(make()),
+    );
+    await forAll(fc.tuple(methods, fc.oneof(hostileValue, wrapped)), 400, async ([call, make]) => {
+      const [name, method] = call;
+      const settled = await method(store, key, make() as never).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      const { code, retryable } = (settled ?? {
+        code: "INVALID_OPTIONS",
+        retryable: false,
+      }) as ChatStoreError;
+      // The engine is there: a failure of it would be an argument that it was given unchecked.
+      const isTyped = typeof retryable === "boolean" && code !== "BACKEND" && code !== "TIMEOUT";
+      holds(isTyped, `${name} failed otherwise: ${inspect(settled)}`);
+    });
+    same(await store.readSession(kept), before, "A refused call changed another session");
   });
 
   describe("an engine that cannot be reached", () => {
@@ -245,6 +328,25 @@ export function failsClearly(subject: Subject): void {
       }
     });
   });
+}
+
+/** Cursors that no list returned, as a client might send them. */
+function forged(): unknown[] {
+  const values = [
+    [1.5],
+    [1.5, "a"],
+    ["\0"],
+    [1, "\0"],
+    [1e300, "a"],
+    [null],
+    {},
+    [[]],
+    [1, 2, 3, 4],
+  ];
+  return [
+    ...values.map((value) => Buffer.from(JSON.stringify(value)).toString("base64url")),
+    ...["", "\0", "a b", "\ud800", "x".repeat(5_000), 5, null, { length: 1e9 }, ["a"], () => "x"],
+  ];
 }
 
 /** The error of a call to an engine that is away: in time, typed, and saying whether to try again. */
