@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { ChatStoreError, NewMessage } from "@chatstore/core";
 import { isFromUser } from "@chatstore/core/bridge";
 import { isPart, translate } from "./incoming.js";
-import { placeOf, readAfter, restoreFacts, type State, type StoredFacts } from "./restore.js";
+import { eachAfter, placeOf, restoreFacts, type State, type StoredFacts } from "./restore.js";
 import type { Session } from "./session.js";
 import {
   type FactBlock,
@@ -15,6 +15,10 @@ import {
 
 /** A block is given at least so many tokens at once, if there are so many: small limits need not cost many requests. */
 const minPortion = 2_000;
+/** Of the limit. Mostly one portion is all that there is to process: what fitted before this turn. */
+const fullPortion = 1.25;
+/** So many times the limit in single messages is more than the limit in one text, however that is tokenised. */
+const farBeyond = 4;
 
 /**
  * Processes the messages of one memory. LlamaIndex's own way hides the message that a model is to answer, forgets what a
@@ -36,6 +40,7 @@ export class LongTerm {
   /** What each block knew when that was last stored: what it has learnt since is the difference. */
   readonly #known = new Map<FactBlock, readonly unknown[]>();
   #busy = false;
+  readonly #tokens = new WeakMap<NewMessage, number>();
   /** Portions that were processed. */
   #rounds = 0;
   /** Number of `clear` calls: what was begun before one does not count after it. */
@@ -147,17 +152,36 @@ export class LongTerm {
     const { messages, memoryCursor, tokenLimit, shortTermTokenLimitRatio } = this.#memory;
     const unprocessed = messages.slice(memoryCursor);
     const limit = Math.ceil(tokenLimit * shortTermTokenLimitRatio);
-    if (this.#memory.countMemoryMessagesToken(unprocessed) <= limit) return [];
+    if (!this.#exceeds(unprocessed, limit)) return [];
     const turn = unprocessed.findLastIndex(isFromUser);
     const ended = turn === -1 ? unprocessed : unprocessed.slice(0, turn);
-    const most = Math.max(2 * limit, minPortion);
+    const most = Math.max(fullPortion * limit, minPortion);
     let tokens = 0;
     const end = ended.findIndex((message, index) => {
-      tokens += this.#memory.countMemoryMessagesToken([message]);
+      tokens += this.#tokensOf(message);
       const before = ended[index - 1];
       return before !== undefined && tokens > most && !isPart(before);
     });
     return ended.slice(0, end === -1 ? undefined : end).map(({ id }) => id as string);
+  }
+
+  /** As LlamaIndex counts, but a history that is far longer is not tokenised whole for each of its portions. */
+  #exceeds(messages: readonly NewMessage[], limit: number): boolean {
+    let tokens = 0;
+    for (const message of messages) {
+      tokens += this.#tokensOf(message);
+      if (tokens > farBeyond * limit) return true;
+    }
+    return this.#memory.countMemoryMessagesToken(messages) > limit;
+  }
+
+  #tokensOf(message: NewMessage): number {
+    let tokens = this.#tokens.get(message);
+    if (tokens === undefined) {
+      tokens = this.#memory.countMemoryMessagesToken([message]);
+      this.#tokens.set(message, tokens);
+    }
+    return tokens;
   }
 
   /** @returns Whether the block has taken all of it. */
@@ -203,28 +227,28 @@ export class LongTerm {
     const newest = this.#newest;
     if (newest === undefined) return state;
     const { store, key } = this.#session;
-    const stored = await readAfter(store, key, state.cursor);
-    if (!(await this.#isStored(newest, stored))) {
+    let { cursor } = state;
+    let isStored = false;
+    for await (const message of eachAfter(store, key, cursor)) {
+      const [last] = translate(message).slice(-1);
+      if (last === undefined) continue;
+      // Processed by somebody else, perhaps, and then it will be again. Nobody else's is passed over.
+      if (!this.#processed.has(last.id as string)) break;
+      cursor = message.id;
+      isStored ||= cursor === newest;
+    }
+    if (!isStored && !(await this.#isStored(newest))) {
       // Its turn comes behind the message.
       if (this.#session.queued.some(({ id }) => id === newest)) return state;
       // It was erased, and what was drawn from it is not to outlive it.
       this.#noteFacts();
       return undefined;
     }
-    let { cursor } = state;
-    for (const message of stored) {
-      const [last] = translate(message).slice(-1);
-      if (last === undefined) continue;
-      // Processed by somebody else, perhaps, and then it will be again. Nobody else's is passed over.
-      if (!this.#processed.has(last.id as string)) break;
-      cursor = message.id;
-    }
     return { ...state, cursor, facts: this.#merged(state.facts ?? []) };
   }
 
   /** Whether the newest message that was processed still is in the session. */
-  async #isStored(id: string, messages: readonly NewMessage[]): Promise<boolean> {
-    if (messages.some((message) => message.id === id)) return true;
+  async #isStored(id: string): Promise<boolean> {
     const { store, key } = this.#session;
     try {
       const { session } = await store.readSession(key, { after: id, limit: 1 });

@@ -17,7 +17,7 @@ import { Session, type SessionOptions } from "./session.js";
 import type { MemoryClass, UpstreamMemory } from "./upstream.js";
 
 /** What a memory has beyond what LlamaIndex's constructor is given. */
-export interface Attachment extends SessionOptions {
+interface Attachment extends SessionOptions {
   /** Whether `getLLM` begins with a refresh. */
   readonly refreshes: boolean;
   /** The token limit in force, unless it is the default, and the one that is stored. */

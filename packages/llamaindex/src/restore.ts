@@ -125,18 +125,35 @@ function translated(stored: readonly NewMessage[]) {
 }
 
 /** Everything after the message; everything, when it is gone. */
-export async function readAfter(
+async function readAfter(
   store: ChatStore,
   key: string,
   id: string | undefined,
+  limit?: number,
 ): Promise<readonly NewMessage[]> {
   try {
-    return await store.getMessages(key, { after: id });
+    return await store.getMessages(key, { after: id, limit });
   } catch (error) {
     if ((error as Partial<ChatStoreError>).code !== "MESSAGE_NOT_FOUND") throw error;
-    return store.getMessages(key);
+    return store.getMessages(key, { limit });
   }
 }
+
+/** The same, in pages, for who does not need all of it. */
+export async function* eachAfter(
+  store: ChatStore,
+  key: string,
+  id: string | undefined,
+): AsyncGenerator<NewMessage> {
+  for (let last = id, isEnd = false; !isEnd; ) {
+    const page = await readAfter(store, key, last, largePage);
+    yield* page;
+    isEnd = page.length < largePage;
+    last = page.at(-1)?.id;
+  }
+}
+
+const largePage = 200;
 
 const owners = new WeakMap<UpstreamBlock, { readonly store: ChatStore; readonly key: string }>();
 

@@ -1,6 +1,6 @@
 /** What memory gave can be given back, in the format in which it was given. */
 import { memoryChatStore, sessionKey } from "@chatstore/core";
-import { createMemory } from "llamaindex";
+import { createMemory, TextNode } from "llamaindex";
 import { describe, expect, test } from "vitest";
 import { type PersistentMemoryOptions, persistentMemory } from "../src/index.ts";
 
@@ -104,8 +104,10 @@ describe("annotations that are objects of classes", () => {
     const warnings: string[] = [];
     const memory = await open(store, { onWarning: (one) => warnings.push(one) });
     for (const content of ["one", "two"]) {
+      const retrieved = { node: new TextNode({ text: "a passage" }), score: 0.5 };
       const annotations = [{ node: new Node(), score: 0.5 }, circular, () => {}, undefined];
-      await memory.add({ role: "assistant", content, annotations } as never);
+      const message = { role: "assistant", content, annotations: [...annotations, retrieved] };
+      await memory.add(message as never);
     }
     expect(warnings).toHaveLength(1);
     const shown = await memory.get({ type: "vercel" });
@@ -114,6 +116,7 @@ describe("annotations that are objects of classes", () => {
       { name: "circle" },
       null,
       undefined,
+      { node: expect.objectContaining({ text: "a passage" }), score: 0.5 },
     ]);
     expect(await (await open(store)).get({ type: "vercel" })).toEqual(shown);
   });
