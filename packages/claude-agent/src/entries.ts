@@ -11,7 +11,7 @@ import {
 } from "@chatstore/core/bridge";
 
 /** The first form of entries; the interface is an alpha one. */
-export const entryFormat = "claude-agent/1";
+const entryFormat = "claude-agent/1";
 
 /** An entry as it is stored: exactly, under its `uuid` where it has one, and beside it what other frameworks read. */
 export function toMessage(entry: SessionStoreEntry): NewMessage {

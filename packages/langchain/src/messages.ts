@@ -24,7 +24,7 @@ import {
 } from "@langchain/core/messages";
 
 /** What `mapChatMessagesToStoredMessages` makes since LangChain has had it. */
-export const messageFormat = "langchain/1";
+const messageFormat = "langchain/1";
 
 /**
  * A message as it is stored: exactly, under its own id where it has one, and beside it what other frameworks read.

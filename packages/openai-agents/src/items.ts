@@ -11,7 +11,7 @@ import {
 import type { AgentInputItem } from "@openai/agents-core";
 
 /** The SDK has no stable version yet: its items, as they have been since 0.1. */
-export const itemFormat = "openai-agents/0";
+const itemFormat = "openai-agents/0";
 
 /** An item as it is stored: exactly, and beside it what other frameworks read. */
 export function toMessage(item: AgentInputItem): NewMessage {
