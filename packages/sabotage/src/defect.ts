@@ -13,6 +13,8 @@ export interface Defect {
   ) => ChatStore;
   /** Options that replace the given ones. */
   readonly options?: (options: { path: string }) => { path: string };
+  /** What replaces the check of a URL. */
+  readonly url?: (url: string) => void;
 }
 
 /** All methods of a backend, some of them replaced. */

@@ -26,6 +26,7 @@ import { isolation } from "./isolation.js";
 import { multiProcess } from "./multi-process.js";
 import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
+import { urls } from "./urls.js";
 import { values } from "./values.js";
 
 const everything: Range = { from: "start" };
@@ -1095,6 +1096,7 @@ export const defects: Readonly<Record<string, Defect>> = {
 
   ...damage,
   ...isolation,
+  ...urls,
   ...multiProcess,
   ...outcomes,
   ...replacing,

@@ -11,6 +11,8 @@ import {
   type ChatStoreOptions,
   createChatStore,
   type FailureOutcome,
+  InvalidOptionsError,
+  parseServerUrl,
   TimeoutError,
 } from "@chatstore/core";
 import { SqliteBackend } from "@chatstore/sqlite";
@@ -22,6 +24,8 @@ export { defects };
 
 export interface SabotagedChatStoreOptions extends ChatStoreOptions {
   readonly path: string;
+  /** Where an engine would be that has an address. */
+  readonly url?: string | undefined;
   /** One of `defects`. Default: none, a sound store. */
   readonly defect?: string | undefined;
   /** The engine is away: it fails with this message. */
@@ -42,6 +46,8 @@ export const line: {
 /** The factory that the suite is given, in its own process and in the child processes that it starts. */
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
   const defect = options.defect === undefined ? undefined : findDefect(options.defect);
+  if (options.url !== undefined) (defect?.url ?? checkUrl)(options.url);
+  if (options.path === undefined) throw new InvalidOptionsError("Where? Give a path");
   const { path } = defect?.options?.(options) ?? options;
   const sqlite = new SqliteBackend({ path, survives: "process" });
   let connection: Database.Database | undefined;
@@ -58,7 +64,12 @@ export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStor
     },
   });
   return defect?.store === undefined
-    ? createChatStore("sabotaged", options, { path: true, defect: true, down: true }, () => backend)
+    ? createChatStore(
+        "sabotaged",
+        options,
+        { path: true, url: true, defect: true, down: true },
+        () => backend,
+      )
     : new defect.store(backend, options);
 }
 
@@ -66,6 +77,14 @@ function findDefect(name: string): Defect {
   const defect = defects[name];
   if (defect === undefined) throw new Error(`There is no defect "${name}"`);
   return defect;
+}
+
+function checkUrl(url: string): void {
+  parseServerUrl(url, {
+    schemes: ["sabotaged"],
+    example: "sabotaged://user:password@host:1/db",
+    parameters: [],
+  });
 }
 
 function counted(backend: ChatStoreBackend): ChatStoreBackend {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import type { ChatStoreOptions } from "../chat-store.js";
+
 import type { BackendError, ChatStoreError, ErrorCode } from "../errors.js";
 import { forAll } from "./arbitraries.js";
 import { calls } from "./calls.js";
@@ -8,11 +9,9 @@ import { holds, rejection, same, within } from "./claims.js";
 import { hostileCalls, hostileValue, hostileWrappers } from "./hostile.js";
 import { ids, say } from "./messages.js";
 import { survivesLostAnswers } from "./outcomes.js";
+import { secrets, tellsNoSecret } from "./secrets.js";
 import { need, type Subject } from "./subject.js";
 import { describe, fc, test } from "./tools.js";
-
-/** The password that `unreachable` options carry, where they can. */
-const secret = "hunter2-canary";
 
 /** Failures are typed errors, and nothing is swallowed. */
 export function failsClearly(subject: Subject): void {
@@ -191,8 +190,10 @@ export function failsClearly(subject: Subject): void {
     same(await store.readSession(kept), before, "A refused call changed another session");
   });
 
+  describe("secrets", () => secrets(subject));
+
   describe("an engine that cannot be reached", () => {
-    test("makes every method reject in time, without a secret", async (context) => {
+    test("makes every method reject in time", async (context) => {
       const options = need(context, subject.unreachable, "unreachable");
       const timeout = 1_000;
       const store = subject.openWith({ ...options, timeout, onError: () => {} });
@@ -200,8 +201,7 @@ export function failsClearly(subject: Subject): void {
         Object.entries(calls).map(async ([name, call]) => {
           const loss = `${name} on an engine that cannot be reached`;
           const error = await failure(call(store, subject.key()), timeout, loss);
-          const shown = inspect(error, { depth: 10 }) + JSON.stringify(error);
-          holds(!shown.includes(secret), `${loss}: the password is in the error: ${shown}`);
+          tellsNoSecret(error, loss);
         }),
       );
       await within(timeout + 9_000, store.close(), "close() of a store that never opened");

@@ -32,7 +32,12 @@ export function testSabotaged(
     options: (namespace) => ({ path: path(namespace), defect }),
     guarantees,
     bail: defect !== undefined,
-    unreachable: { path: path("away"), defect, down: "connect to me:hunter2-canary@nowhere" },
+    unreachable: {
+      path: path("away"),
+      url: "sabotaged://me:hunter2-canary@127.0.0.1:1/db",
+      defect,
+      down: "connect to me:hunter2-canary@nowhere",
+    },
     hooks: {
       dump: async (namespace) => dump(path(namespace)),
       tamper: async (namespace, search, replacement) => {
