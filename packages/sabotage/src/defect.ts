@@ -4,6 +4,8 @@ import type { Database } from "better-sqlite3";
 
 export interface Defect {
   readonly breaks: Guarantee;
+  /** The test that must notice; no other one runs on this store. Absent: any of the guarantee. */
+  readonly caughtBy?: string;
   /** Methods that replace the sound ones. `engine` is a connection of its own to the sound backend's database. */
   readonly backend?: (sound: ChatStoreBackend, engine: () => Database) => Partial<ChatStoreBackend>;
   /** A store that replaces the sound one. */

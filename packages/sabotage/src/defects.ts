@@ -20,9 +20,12 @@ import {
   type StoredMessage,
   type Write,
 } from "@chatstore/core";
+import { alike } from "./alike.js";
 import { damage } from "./damage.js";
 import { type Defect, delegate } from "./defect.js";
+import { expiry } from "./expiry.js";
 import { isolation } from "./isolation.js";
+import { lengths } from "./lengths.js";
 import { multiProcess } from "./multi-process.js";
 import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
@@ -1094,9 +1097,12 @@ export const defects: Readonly<Record<string, Defect>> = {
     }),
   },
 
+  ...alike,
   ...damage,
+  ...expiry,
   ...isolation,
   ...urls,
+  ...lengths,
   ...multiProcess,
   ...outcomes,
   ...replacing,

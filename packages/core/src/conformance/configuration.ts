@@ -1,4 +1,4 @@
-import type { SessionKey } from "../session-key.js";
+import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
@@ -113,6 +113,58 @@ export function configuration(subject: Subject): void {
       await store.setTitle(many, "é".repeat(512));
       same((await store.getSession(many))?.title, "é".repeat(512), "A title was cut short");
     });
+  });
+
+  describe("values at the limits", () => {
+    // One byte in a text, and two or more wherever a text is put within another one's quotes.
+    const kinds = {
+      quotes: '"',
+      backslashes: "\\",
+      "four-byte characters": "👋",
+      "line ends": "\n",
+    };
+    for (const [name, character] of Object.entries(kinds)) {
+      test(`may be made of ${name}`, async () => {
+        const key = subject.key();
+        const store = subject.open(namespace);
+        /** So much of it as takes so many bytes when it is stored. */
+        const fill = (bytes: number) =>
+          character.repeat(Math.floor(bytes / (Buffer.byteLength(JSON.stringify(character)) - 2)));
+        const [message, state] = [fill(8 * 1024 * 1024 - 500), fill(256 * 1024 - 100)];
+        const title = character.repeat(Math.floor(1_024 / Buffer.byteLength(character)));
+        await store.addMessages(key, [say(message, { id: "full" }), say("next", { id: "next" })]);
+        await store.setState(key, { entry: state });
+        await store.setTitle(key, title);
+        await store.updateMessage(key, "full", say(`${message}.`));
+        const long = character.repeat(Math.floor(512 / Buffer.byteLength(character)));
+        await store.addMessages(key, [say("under a long id", { id: long })]);
+        await store.addMessages(key, [say("under a long id", { id: long })]);
+        const reader = subject.open(namespace);
+        const { session, messages } = await reader.readSession(key);
+        same(session?.title, title, `A title of ${name} came back changed`);
+        holds(session?.state["entry"] === state, `State of ${name} came back changed`);
+        holds(messages[0]?.content === `${message}.`, `A message of ${name} came back changed`);
+        same(ids(messages), ["full", "next", long], `An id of ${name} came back changed`);
+        same(
+          texts(await reader.getMessages(key, { after: "next" })),
+          ["under a long id"],
+          "What follows a large message is not there",
+        );
+        await refused(
+          store.addMessage(key, say(`${message}${fill(1_000)}`)),
+          "LIMIT_EXCEEDED",
+          `A message beyond 8 MiB, made of ${name}, was accepted`,
+        );
+        await store.deleteMessages(key);
+        if (character === "\n") return;
+        // A key is encoded where it must be, and 512 bytes long as it is stored.
+        const longest = sessionKey({
+          user: character.repeat(Math.floor(510 / Buffer.byteLength(character))),
+        });
+        await store.addMessages(longest, [say(name)]);
+        same(texts(await reader.getMessages(longest)), [name], `A key of ${name} is not found`);
+      });
+    }
   });
 
   describe("opening", () => {

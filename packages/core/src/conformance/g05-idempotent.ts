@@ -13,6 +13,7 @@ export function idempotent(subject: Subject): void {
   const a = say("a", { id: "a" });
   const b = say("b", { id: "b" });
   const c = say("c", { id: "c" });
+  const times = { createdAt: new Date(0), updatedAt: new Date(0) };
 
   test("a repeated append changes nothing", async () => {
     const key = subject.key();
@@ -70,6 +71,7 @@ export function idempotent(subject: Subject): void {
       () => store.addMessages(key, [a, b, a]),
       () => store.addMessages(key, [a, say("other", { id: "a" })]),
       () => store.setMessages(key, [a, b, a]),
+      () => store.importSession(key, { messages: [a, b, a], ...times }),
     ]) {
       const error = await refused(write(), "DUPLICATE_MESSAGE", "An id was stored twice");
       same((error as { ids?: unknown }).ids, ["a"], "The error does not name the id");
@@ -273,12 +275,15 @@ export function idempotent(subject: Subject): void {
   test("ids far back in a long history are known", async () => {
     const key = subject.key();
     const store = subject.open(namespace);
-    const expected = Array.from({ length: 1_000 }, (_, n) => `m${n}`);
+    // Far beyond what anybody takes for the newest ones.
+    const expected = Array.from({ length: 2_100 }, (_, n) => `m${n}`);
     const text = "x".repeat(500);
     const long = expected.map((id) => say(`${id} ${text}`, { id }));
     for (let start = 0; start < 1_000; start += 50) {
       await store.addMessages(key, long.slice(start, start + 50));
     }
+    await store.addMessages(key, long.slice(1_000, 2_000));
+    await store.addMessages(key, long.slice(2_000));
     const far = [3, 333, 666, 996].map((n) => long[n] as NewMessage);
     const before = await store.getSession(key);
     for (const message of far) {

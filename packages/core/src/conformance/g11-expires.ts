@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
-import { holds, refused, same } from "./claims.js";
+import { holds, refused, rejection, same } from "./claims.js";
+import { listAll } from "./lists.js";
 import { batchOf, ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
@@ -289,6 +290,80 @@ export function expires(subject: Subject): void {
     for (const [name, call] of Object.entries(unchanging)) {
       await call(second, key);
       same(await expiryOf(second, key), before, `${name} kept an idle session alive`);
+    }
+  });
+
+  test("a write that is refused does not extend", async () => {
+    const first = subject.open(namespace, { ttl: 10 * minute });
+    const second = subject.open(namespace, { ttl: 60 * minute });
+    const key = subject.key();
+    await begin(first, key);
+    const before = await expiryOf(first, key);
+    const stale = { ifVersion: "stale" };
+    const writes: readonly (() => Promise<unknown>)[] = [
+      () => second.addMessages(key, [say("other", { id: "a" })]),
+      () => second.addMessages(key, [say("c")], stale),
+      () => second.addMessages(key, [say("c")], { ifVersion: null }),
+      () => second.setMessages(key, [say("c")], stale),
+      () => second.updateMessage(key, "gone", say("c")),
+      () => second.deleteLastMessage(key, stale),
+      () => second.deleteMessagesAfter(key, "gone"),
+      () => second.replaceMessagesAfter(key, "gone", [say("c")]),
+      () => second.replaceMessagesAfter(key, "b", [say("c", { id: "a" })]),
+      () => second.replaceMessagesAfter(key, "a", [say("c")], stale),
+      () => second.setTitle(key, "new", stale),
+      () => second.setState(key, { facts: "new" }, stale),
+      async () => {
+        const other = subject.key();
+        await first.addMessages(other, ab);
+        await second.forkSession(other, key);
+      },
+    ];
+    for (const write of writes) {
+      await rejection(write(), `${write} was not refused`);
+      same(await expiryOf(second, key), before, `${write} was refused, and kept the session alive`);
+    }
+  });
+
+  test("a life may be longer than a counter of milliseconds holds", async () => {
+    const day = 24 * 60 * minute;
+    for (const days of [24, 25, 49, 50, 60, 3_650, 36_500]) {
+      const key = subject.key();
+      const store = subject.open(namespace, { ttl: days * day });
+      for (const write of [() => begin(store, key), () => store.setMessages(key, ab)]) {
+        await write();
+        const { session, messages } = await store.readSession(key);
+        same(ids(messages), ["a", "b"], `A session that may live ${days} days is gone at once`);
+        const lifetime = Number(session?.expiresAt) - Number(session?.updatedAt);
+        holds(
+          Math.abs(lifetime - days * day) < 5_000,
+          `A session that may live ${days} days lives ${lifetime / day}`,
+        );
+      }
+    }
+  });
+
+  test("expired sessions end no list", async () => {
+    const own = subject.namespace();
+    const user = subject.user();
+    const keyOf = (n: number) => sessionKey({ tenant: "acme", user, conversation: `${n}` });
+    const living = subject.open(own);
+    const dying = subject.open(own, { ttl: short });
+    // By time, and by key, the expired are between those that live.
+    const keys = [10, 50].map(keyOf);
+    await living.addMessages(keys[0] as SessionKey, ab);
+    for (let n = 20; n < 40; n++) await dying.addMessages(keyOf(n), ab);
+    await living.addMessages(keys[1] as SessionKey, ab);
+    await delay(short + margin);
+    for (const scope of [{ tenant: "acme", user }, { tenant: "acme" }, {}]) {
+      for (const limit of [1, 4]) {
+        const listed = await listAll(living, { ...scope, limit });
+        same(
+          listed.map(({ key }) => key).sort(),
+          keys,
+          `Behind expired sessions a list of ${JSON.stringify(scope)} ends, ${limit} to a page`,
+        );
+      }
     }
   });
 

@@ -22,13 +22,13 @@ const threeMessages = (store: ChatStore, key: SessionKey, canary: string) =>
     say(canary, { id: "b" }),
     say(`and ${canary}`, { id: "c", annotations: [canary], options: { canary } }),
   ]);
-/** So many that a store may keep them in several places. */
+/** So many that a store may keep them in several places, and that one step of a thousand leaves some. */
 const manyMessages = async (store: ChatStore, key: SessionKey, canary: string) => {
   await store.addMessages(key, [say("first", { id: "a" })]);
   for (let batch = 0; batch < 3; batch++) {
     await store.addMessages(
       key,
-      Array.from({ length: 300 }, () => say(`${canary} ${"x".repeat(300)}`)),
+      Array.from({ length: 400 }, () => say(`${canary} ${"x".repeat(300)}`)),
     );
   }
 };

@@ -18,6 +18,7 @@ import { expires } from "./g11-expires.js";
 import { flatCost } from "./g12-flat-cost.js";
 import { multiProcess } from "./g13-multi-process.js";
 import { erases } from "./g14-erases.js";
+import { lengths } from "./lengths.js";
 import { lists } from "./lists.js";
 import { modelled } from "./model.js";
 import { replacing } from "./replacing.js";
@@ -31,6 +32,8 @@ export type Guarantee = keyof typeof suites;
 export interface ConformanceOptions extends SubjectOptions {
   /** Only these. Default: all. */
   readonly guarantees?: readonly Guarantee[] | undefined;
+  /** Only the tests of these names, of whatever guarantee. Default: all. */
+  readonly tests?: readonly string[] | undefined;
   /** Skip what is left after the first failure: while you write a backend. Default: false. */
   readonly bail?: boolean | undefined;
   /** Why the engine cannot be had here, and what to install: everything becomes one visible skip. */
@@ -60,6 +63,7 @@ function semantics(subject: Subject): void {
   describe("sessions", () => sessions(subject));
   describe("replacing the end", () => replacing(subject));
   describe("lists", () => lists(subject));
+  describe("long conversations", () => lengths(subject));
   describe("configuration", () => configuration(subject));
 }
 
@@ -90,6 +94,10 @@ export function testChatStore(options: ConformanceOptions): void {
     if (subject === undefined) return;
     afterAll(() => subject.dispose());
     if (options.bail) stopAtFirstFailure();
+    const { tests } = options;
+    if (tests !== undefined) {
+      beforeEach((context) => context.skip(!tests.includes(context.task.name), "not asked for"));
+    }
     const wanted = options.guarantees ?? (Object.keys(suites) as Guarantee[]);
     for (const name of wanted) {
       const [title, register] = suites[name];

@@ -159,6 +159,32 @@ export function lists(subject: Subject): void {
     }
   });
 
+  test("a session that is changed between pages is listed all the same", async () => {
+    const store = subject.open(subject.namespace());
+    const [tenant, user] = ["acme", "alice"];
+    for (const scope of [{ tenant }, {}]) {
+      const keys = Array.from({ length: 15 }, (_, n) =>
+        sessionKey({ tenant, user: `${user}${n % 4}`, conversation: `${n}` }),
+      );
+      for (const key of keys) await store.addMessages(key, [say("x")]);
+      const seen = new Set<string>();
+      let cursor: string | undefined;
+      do {
+        const page = await store.listSessions({ ...scope, limit: 4, cursor });
+        for (const { key } of page.sessions) seen.add(key);
+        cursor = page.cursor;
+        // Whatever the engine sorts by, what is still to come moves to either end of it.
+        await delay(2);
+        for (const key of keys) if (!seen.has(key)) await store.addMessages(key, [say("again")]);
+      } while (cursor !== undefined);
+      same(
+        [...seen].sort(),
+        keys.toSorted(),
+        "A session that was written to while an export ran is not in the export",
+      );
+    }
+  });
+
   test("erasing a user erases all of the user's sessions and says how many", async () => {
     const user = subject.user();
     const store = subject.open(namespace);

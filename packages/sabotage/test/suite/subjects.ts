@@ -11,8 +11,9 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Every second defect, so that two test files share the work. */
 export function testDefects(remainder: 0 | 1): void {
-  for (const [index, [name, { breaks }]] of Object.entries(defects).entries()) {
-    if (index % 2 === remainder) testSabotaged(name, name, [breaks]);
+  for (const [index, [name, { breaks, caughtBy }]] of Object.entries(defects).entries()) {
+    if (index % 2 !== remainder) continue;
+    testSabotaged(name, name, [breaks], caughtBy === undefined ? undefined : [caughtBy]);
   }
 }
 
@@ -21,6 +22,7 @@ export function testSabotaged(
   name: string,
   defect?: string,
   guarantees?: readonly Guarantee[],
+  tests?: readonly string[],
 ): void {
   const folder = join(directory, name.replace(/\W/g, "-"));
   mkdirSync(folder);
@@ -31,6 +33,7 @@ export function testSabotaged(
     factory: "sabotagedChatStore",
     options: (namespace) => ({ path: path(namespace), defect }),
     guarantees,
+    tests,
     bail: defect !== undefined,
     unreachable: {
       path: path("away"),
