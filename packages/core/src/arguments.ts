@@ -48,6 +48,17 @@ export function readOptions<T extends object>(
   }
 }
 
+/**
+ * Refuse a member that is there and `undefined`, where leaving it out means more: `{ user: request.user?.id }`.
+ *
+ * @param meaning What leaving it out means.
+ */
+export function refuseUndefined(options: object, name: string, meaning: string): void {
+  if (Object.hasOwn(options, name) && (options as Record<string, unknown>)[name] === undefined) {
+    throw new InvalidOptionsError(`${name} is undefined: leave it out only if you mean ${meaning}`);
+  }
+}
+
 export function checkInteger(
   name: string,
   value: unknown,

@@ -1,10 +1,11 @@
 import { readOptions } from "./arguments.js";
 import type { ChatStoreBackend } from "./backend.js";
-import { ChatStore, type ChatStoreOptions } from "./chat-store.js";
+import { ChatStore } from "./chat-store.js";
 import { InvalidOptionsError } from "./errors.js";
 import type { ChatMessage } from "./messages.js";
 import { processWide } from "./process-wide.js";
 import { show } from "./show.js";
+import type { ChatStoreOptions } from "./store-types.js";
 
 /** The names of a backend's own options: all of them, each `true`. */
 export type OwnOptions<Options extends ChatStoreOptions> = Readonly<

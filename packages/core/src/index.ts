@@ -21,6 +21,7 @@ export {
   type SessionKeyParts,
   sessionKey,
 } from "./session-key.js";
+export type * from "./store-types.js";
 export {
   parsePathUrl,
   parseServerUrl,

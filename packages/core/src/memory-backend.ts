@@ -16,11 +16,12 @@ import {
   unchanged,
   type Write,
 } from "./backend.js";
-import type { ChatStore, ChatStoreOptions } from "./chat-store.js";
+import type { ChatStore } from "./chat-store.js";
 import { createChatStore } from "./create.js";
 import { decodeCursor, encodeCursor } from "./cursor.js";
 import { InvalidOptionsError } from "./errors.js";
 import type { ChatMessage } from "./messages.js";
+import type { ChatStoreOptions } from "./store-types.js";
 
 /** Options of {@link memoryChatStore}. */
 export interface MemoryChatStoreOptions extends ChatStoreOptions {

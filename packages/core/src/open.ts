@@ -1,8 +1,9 @@
-import { ChatStore, type ChatStoreOptions } from "./chat-store.js";
+import { ChatStore } from "./chat-store.js";
 import { BackendNotInstalledError, BackendNotLoadedError, InvalidOptionsError } from "./errors.js";
 import { findInstalled, type Installed, isPath, places } from "./installed.js";
 import { memoryChatStore } from "./memory-backend.js";
 import type { ChatMessage } from "./messages.js";
+import type { ChatStoreOptions } from "./store-types.js";
 import { schemeOf } from "./url.js";
 
 /** A backend with its options: the content of a `chatstore.config` file. */

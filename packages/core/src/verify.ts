@@ -1,7 +1,13 @@
 /** Whether a session is as it was written: what a read does not check, since it would cost as much as the read itself. */
-import type { MessageRecord, SessionRecord } from "./backend.js";
+import type { ChatStoreBackend, Key, MessageRecord, SessionRecord } from "./backend.js";
 import { decodeMessage, decodeState, holdsItsDigest } from "./codec.js";
-import { type ChatStoreError, CorruptSessionError, UnsupportedFormatError } from "./errors.js";
+import {
+  type ChatStoreError,
+  CorruptSessionError,
+  SessionNotFoundError,
+  UnsupportedFormatError,
+} from "./errors.js";
+import { countReason } from "./session-reads.js";
 import { fromPortable } from "./text.js";
 
 /** What is wrong with a stored session. */
@@ -18,7 +24,7 @@ export interface Damage {
 }
 
 /** Damage, of one kind, that an error tells; every other error is thrown. */
-export function unreadable(error: unknown, id?: string): Damage {
+function unreadable(error: unknown, id?: string): Damage {
   if (!(error instanceof CorruptSessionError || error instanceof UnsupportedFormatError))
     throw error;
   const reason = (error as ChatStoreError).message;
@@ -26,7 +32,7 @@ export function unreadable(error: unknown, id?: string): Damage {
 }
 
 /** The damage that shows in what was read. */
-export function damageIn(session: SessionRecord, records: readonly MessageRecord[]): Damage[] {
+function damageIn(session: SessionRecord, records: readonly MessageRecord[]): Damage[] {
   const damages: Damage[] = [];
   const attempt = (check: () => void, id?: string) => {
     try {
@@ -49,4 +55,34 @@ export function damageIn(session: SessionRecord, records: readonly MessageRecord
     attempt(() => decodeState(data, name));
   }
   return damages;
+}
+
+/** Check a session, until nobody has changed it meanwhile. One round trip per message. */
+export async function verify(
+  backend: ChatStoreBackend,
+  target: Key,
+  signal: AbortSignal,
+): Promise<Damage[]> {
+  for (;;) {
+    const found = await backend
+      .read(target, { from: "start" }, signal)
+      .catch((error: unknown) => [unreadable(error)]);
+    if (Array.isArray(found)) return found;
+    if (found === undefined || found === "missing") throw new SessionNotFoundError(target.id);
+    const { session, records } = found;
+    const damages = damageIn(session, records);
+    const { messageCount } = session;
+    if (messageCount !== records.length) {
+      damages.push({ kind: "lost", reason: countReason(messageCount, records.length) });
+    }
+    for (const { id } of records) {
+      const beside = await backend.read(target, { after: id, limit: 0 }, signal);
+      if (beside !== "missing") continue;
+      damages.push({ kind: "lost", id: fromPortable(id), reason: "it is not found by its id" });
+    }
+    const now = await backend.read(target, { from: "end", limit: 0 }, signal);
+    // What somebody has removed meanwhile is not lost.
+    if (typeof now === "object" && now.session.version === session.version) return damages;
+    signal.throwIfAborted();
+  }
 }

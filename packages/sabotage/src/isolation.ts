@@ -1,5 +1,5 @@
 /** Defects that mix up what belongs to different keys: patterns and separators that meet the text of a user. */
-import type { Key } from "@chatstore/core";
+import { ChatStore, type Key, type ListOptions } from "@chatstore/core";
 import type { Defect } from "./defect.js";
 
 /** `.` ends at what ends a line to JavaScript. */
@@ -57,5 +57,15 @@ export const isolation: Readonly<Record<string, Defect>> = {
         return erased;
       },
     }),
+  },
+
+  "shows everybody's sessions to nobody": {
+    breaks: "G8",
+    store: class extends ChatStore {
+      override listSessions(options: ListOptions) {
+        const { user, ...rest } = options;
+        return super.listSessions(user === undefined ? rest : options);
+      }
+    },
   },
 };

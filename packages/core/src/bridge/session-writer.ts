@@ -1,5 +1,5 @@
 import type { Version } from "../backend.js";
-import type { ChatStore, WriteOptions, WriteResult } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import {
   type ChatStoreError,
   type ErrorCode,
@@ -7,6 +7,7 @@ import {
   type VersionConflictError,
 } from "../errors.js";
 import type { NewMessage } from "../messages.js";
+import type { WriteOptions, WriteResult } from "../store-types.js";
 import { type Backlog, backlogsOf } from "./backlog.js";
 import { filledIn } from "./filled-in.js";
 

@@ -1,6 +1,7 @@
-import type { ChatStore, MessageWriteOptions, WriteResult } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import { DuplicateMessageError } from "../errors.js";
 import type { NewMessage } from "../messages.js";
+import type { MessageWriteOptions, WriteResult } from "../store-types.js";
 
 /**
  * Append messages in one step, for frameworks in which a message that comes again with other content takes the old one's

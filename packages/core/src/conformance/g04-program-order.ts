@@ -1,7 +1,8 @@
-import type { ChatStore, Session, SessionInfo } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { StoredMessage } from "../messages.js";
 import { sessionKey } from "../session-key.js";
+import type { Session, SessionInfo } from "../store-types.js";
 import { holds, refused, same } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";

@@ -1,6 +1,6 @@
-import type { SessionImport } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import { sessionKey } from "../session-key.js";
+import type { SessionImport } from "../store-types.js";
 import { holds, refused, same } from "./claims.js";
 import { ids, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";

@@ -1,4 +1,4 @@
-import type { ChatStore, SessionInfo } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import {
   parseSessionKey,
   rawSessionKey,
@@ -6,8 +6,9 @@ import {
   type SessionKeyParts,
   sessionKey,
 } from "../session-key.js";
+import type { SessionInfo } from "../store-types.js";
 import { anyKeyParts, forAll } from "./arbitraries.js";
-import { same } from "./claims.js";
+import { refused, same } from "./claims.js";
 import { listAll } from "./lists.js";
 import { tellsApart } from "./look-alikes.js";
 import { ids, say, texts } from "./messages.js";
@@ -255,6 +256,23 @@ export function isolated(subject: Subject): void {
       }
     });
   }
+
+  test("a user, or a tenant, that is undefined is not everybody", async () => {
+    const store = subject.open(subject.namespace());
+    await store.addMessages(subject.key(), [say("x")]);
+    const nobody: { user?: string } = {};
+    for (const options of [
+      { user: nobody.user },
+      { tenant: undefined },
+      { tenant: "acme", user: undefined },
+    ]) {
+      await refused(
+        store.listSessions(options as { user: string }),
+        "INVALID_OPTIONS",
+        "Somebody who is not signed in is shown the sessions of everybody",
+      );
+    }
+  });
 
   test("a user without a tenant is not that user of any tenant", async () => {
     const store = subject.open(subject.namespace());

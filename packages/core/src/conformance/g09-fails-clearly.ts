@@ -1,8 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
-import type { ChatStoreOptions } from "../chat-store.js";
-
 import type { BackendError, ChatStoreError, ErrorCode } from "../errors.js";
+import type { ChatStoreOptions } from "../store-types.js";
 import { forAll } from "./arbitraries.js";
 import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";

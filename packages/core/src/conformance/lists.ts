@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { ChatStore, ListOptions, SessionInfo } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import { rawSessionKey, type SessionKey, sessionKey } from "../session-key.js";
+import type { ListOptions, SessionInfo } from "../store-types.js";
 import { holds, same } from "./claims.js";
 import { abcde, ids, say } from "./messages.js";
 import type { Subject } from "./subject.js";

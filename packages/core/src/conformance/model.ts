@@ -1,8 +1,8 @@
 import type { Arbitrary, AsyncCommand } from "fast-check";
-import type { SessionInfo } from "../chat-store.js";
 import { memoryChatStore } from "../memory-backend.js";
 import type { NewMessage } from "../messages.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
+import type { SessionInfo } from "../store-types.js";
 import { anyMessage, anyString, anyValue, forAll } from "./arbitraries.js";
 import { same } from "./claims.js";
 import { say } from "./messages.js";

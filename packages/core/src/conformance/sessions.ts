@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { ChatStore, SessionInfo } from "../chat-store.js";
+import type { ChatStore } from "../chat-store.js";
 import type { NewMessage } from "../messages.js";
 import type { SessionKey } from "../session-key.js";
+import type { SessionInfo } from "../store-types.js";
 import { forAll } from "./arbitraries.js";
 import { holds, refused, same } from "./claims.js";
 import { listAll } from "./lists.js";
