@@ -96,8 +96,8 @@ await withEngine(
         ["schema is 64 bytes", { schema: "x".repeat(64) }],
         ["schema is empty", { schema: "" }],
         ["schema must be", { schema: "a\0" }],
-        ["url must begin", { url: "mysql://me:secret@localhost" }],
-        ["url cannot be read", { url: "postgres://me:secret@[" }],
+        ["url does not begin with postgres:", { url: "mysql://me:secret@localhost" }],
+        ["url has no host", { url: "postgres://me:secret@[" }],
         ["not both", { url: "postgres://me:secret@localhost", pool: new Pool() }],
       ])("refuses options: %s", (message, options) => {
         expect(() => postgresChatStore(options)).toThrow(message);
