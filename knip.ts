@@ -11,6 +11,7 @@ function entries(folder: string): string[] {
 const others: Readonly<Record<string, readonly string[]>> = {
   "packages/bridge-0.11": ["test/worker.js"], // a child process
   "packages/claude-agent": ["test/worker.ts"], // a child process
+  "packages/core": ["test/**/*.test-d.ts"], // judged by tsc
   ".": ["scripts/*.mjs", "scripts/packed/*.mjs"], // commands, and what one of them runs by name
   examples: ["*.ts", "nextjs/app/**/*.ts", "test/lambda-runtime.ts"], // each a program, or a server's
   "packages/llamaindex": ["test/**/*.test-d.ts"], // judged by tsc

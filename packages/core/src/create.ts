@@ -1,7 +1,7 @@
 import { readOptions } from "./arguments.js";
 import type { ChatStoreBackend } from "./backend.js";
 import { ChatStore } from "./chat-store.js";
-import { InvalidOptionsError } from "./errors.js";
+import { type ChatStoreError, InvalidOptionsError } from "./errors.js";
 import type { ChatMessage } from "./messages.js";
 import { processWide } from "./process-wide.js";
 import { show } from "./show.js";
@@ -63,14 +63,37 @@ export function createChatStore<
   const names = Object.keys({ ...own, ...commonOptions });
   const given = readOptions<Options>(`the options of the ${name} store`, options, names);
   if (identity === undefined) {
-    return new ChatStore<Message>(counted(name, given, createBackend(given)), given);
+    return new ChatStore<Message>(counted(name, given, make(name, given, createBackend)), given);
   }
   const stores = processWide("shared", () => new Map<string, ChatStore<Message>>());
   const existing = stores.get(identity);
   if (existing !== undefined && !existing.closed) return existing;
-  const store = new ChatStore<Message>(createBackend(given), given);
+  const store = new ChatStore<Message>(make(name, given, createBackend), given);
   stores.set(identity, store);
   return store;
+}
+
+/** A backend looks at values that may be anything: where it stumbles over one, the caller is told of all. None is printed. */
+function make<Options extends ChatStoreOptions>(
+  name: string,
+  given: Options,
+  createBackend: (options: Options) => ChatStoreBackend,
+): ChatStoreBackend {
+  try {
+    return createBackend(given);
+  } catch (error) {
+    // Also one of another copy of core.
+    if (typeof readable(() => (error as Partial<ChatStoreError>).retryable) === "boolean")
+      throw error;
+    const kinds = Object.entries(given)
+      .filter(([option]) => !Object.hasOwn(commonOptions, option))
+      .map(
+        ([option, value]) => `${option} is ${typeof value === "string" ? "a text" : show(value)}`,
+      );
+    throw new InvalidOptionsError(
+      `No ${name} store can be made with these options: ${kinds.join(", ")}. One of them is not what it should be, or cannot be read`,
+    );
+  }
 }
 
 function isShared(options: ChatStoreOptions | undefined): options is ChatStoreOptions {

@@ -296,6 +296,9 @@ export function poolOf(options: {
   readonly pool?: Pool | PoolConfig | undefined;
 }): Pool | PoolConfig {
   const { url, pool = {} } = options;
+  if (typeof pool !== "object" || pool === null) {
+    throw new InvalidOptionsError("pool must be a Pool of pg, or settings for one");
+  }
   if (isPool(pool)) {
     if (url !== undefined) {
       throw new InvalidOptionsError("Give url or a pool of your own, not both");

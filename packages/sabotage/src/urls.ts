@@ -28,4 +28,9 @@ export const urls: Readonly<Record<string, Defect>> = {
       if (!/^sabotaged:\/\/\S+$/.test(url)) throw new InvalidOptionsError("The url is none");
     },
   },
+
+  "makes a text of whatever it is given": {
+    breaks: "API",
+    options: (options) => ({ ...options, path: `${options.path}` }),
+  },
 };

@@ -546,7 +546,7 @@ function pathOf({ path, url, database }: SqliteChatStoreOptions): string {
     if (typeof database?.prepare === "function") return database.name;
     throw new InvalidOptionsError("database must be a Database of better-sqlite3");
   }
-  const name = url === undefined ? (path ?? "chatstore.db") : pathOfUrl(url);
+  const name = url === undefined ? (path === undefined ? "chatstore.db" : path) : pathOfUrl(url);
   const refuse = (reason: string): never => {
     throw new InvalidOptionsError(`path is ${JSON.stringify(name)}; ${reason}`);
   };

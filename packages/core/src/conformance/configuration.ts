@@ -1,5 +1,7 @@
+import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
+import { throwing } from "./hostile.js";
 import { ids, say, texts } from "./messages.js";
 import type { Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
@@ -223,6 +225,25 @@ export function configuration(subject: Subject): void {
       }
     });
 
+    test("refuses values of any type that are not what an option takes, and shows none", async () => {
+      const own = subject.optionsOf(subject.namespace()) as Record<string, unknown>;
+      const values = [null, 7, 2n ** 70n, Symbol("s"), () => "x", new Proxy({}, throwing), "\0"];
+      for (const name of Object.keys(own)) {
+        for (const value of values) {
+          const error = await opening(() => subject.openWith({ ...own, [name]: value }));
+          const { code, message } = (error ?? { code: "nothing" }) as {
+            code?: string;
+            message?: string;
+          };
+          holds(
+            error === undefined ||
+              (code !== undefined && !/Cannot|is not a function/.test(`${message}`)),
+            `The option ${name} of a wrong type ends in ${error}`,
+          );
+        }
+      }
+    });
+
     test("twice, and with shared: true, gives one handle", async () => {
       const own = subject.namespace();
       const options = subject.optionsOf(own, { shared: true });
@@ -235,4 +256,16 @@ export function configuration(subject: Subject): void {
       await third.open();
     });
   });
+}
+
+/** What goes wrong when a store is made and opened. */
+async function opening(make: () => ChatStore): Promise<unknown> {
+  try {
+    const store = make();
+    await store.open();
+    await store.close();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
 }

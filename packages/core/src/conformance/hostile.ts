@@ -4,7 +4,8 @@ import type { ChatStore } from "../chat-store.js";
 import { say } from "./messages.js";
 import { fc } from "./tools.js";
 
-const throwing: ProxyHandler<object> = Object.fromEntries(
+/** Whatever is asked of it throws. */
+export const throwing: ProxyHandler<object> = Object.fromEntries(
   Reflect.ownKeys(Reflect)
     .filter((name) => typeof name === "string")
     .map((name) => [
