@@ -7,6 +7,7 @@ const textCall = { ...call, input: '{"city":"Rome"}' };
 const result = { id: "c1", result: "sunny", isError: false };
 const answer = { role: "user", content: "sunny", options: { toolResult: result } };
 const calls = { role: "assistant", content: "", options: { toolCall: [call] } };
+const pdf = { type: "file", data: "BBBB", mimeType: "application/pdf" };
 const png = { type: "image", data: "AAAA", mimeType: "image/png" };
 
 describe.each<{ of: string; message: object; read: object[] }>([
@@ -34,6 +35,42 @@ describe.each<{ of: string; message: object; read: object[] }>([
       content: [{ type: "output_text", text: "hello", annotations: [] }],
     },
     read: [{ role: "assistant", content: "hello" }],
+  },
+  {
+    of: "OpenAI's responses: a file",
+    message: {
+      role: "user",
+      content: [
+        { type: "input_file", filename: "a.pdf", file_data: "data:application/pdf;base64,BBBB" },
+      ],
+    },
+    read: [{ role: "user", content: [pdf] }],
+  },
+  {
+    of: "OpenAI's chat completions: a file",
+    message: {
+      role: "user",
+      content: [
+        {
+          type: "file",
+          file: { filename: "a.pdf", file_data: "data:application/pdf;base64,BBBB" },
+        },
+      ],
+    },
+    read: [{ role: "user", content: [pdf] }],
+  },
+  {
+    of: "AI SDK: a file and a recording",
+    message: {
+      role: "user",
+      parts: [
+        { type: "file", mediaType: "application/pdf", url: "data:application/pdf;base64,BBBB" },
+        { type: "file", mediaType: "audio/mpeg", url: "data:audio/mpeg;base64,CCCC" },
+      ],
+    },
+    read: [
+      { role: "user", content: [pdf, { type: "audio", data: "CCCC", mimeType: "audio/mpeg" }] },
+    ],
   },
   {
     of: "OpenAI's responses: a call",

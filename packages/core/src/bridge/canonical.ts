@@ -191,13 +191,18 @@ class Reader {
     const inline = fieldsOf(inlineData ?? source);
     const data = inline["data"] ?? fields["data"];
     const kind = inline["mimeType"] ?? inline["media_type"] ?? mediaType ?? mimeType;
-    const address = [url, image, fields["image_url"], inline["url"]].find(
+    const fileData = fields["file_data"] ?? fieldsOf(fields["file"])["file_data"];
+    const address = [url, image, fields["image_url"], inline["url"], fileData].find(
       (one) => typeof one === "string" && /^(https?|data):/.test(one),
     ) as string | undefined;
+    const inUrl = /^data:([^;,]+);base64,(.*)$/s.exec(address ?? "");
     if (typeof data === "string" && typeof kind === "string") {
       this.content.push({ type: mediaOf(kind), data, mimeType: kind });
     } else if (address !== undefined && /image/.test(`${type} ${kind}`)) {
       this.content.push({ type: "image_url", image_url: { url: address } });
+    } else if (inUrl !== null) {
+      const [, mimeType = "", base64 = ""] = inUrl;
+      this.content.push({ type: mediaOf(mimeType), data: base64, mimeType });
     }
   }
 }
