@@ -172,7 +172,8 @@ export type MigrateMode = "auto" | "check" | "off";
  * - A failing engine is a thrown `BackendError { retryable, outcome }` (see {@link FailureOutcome}; of `open`, `read` and
  *   `list` always `not-applied`); damaged or newer data is a `CorruptSessionError` or `UnsupportedFormatError`; everything else is an {@link Outcome}.
  * - Core waits no longer than until a method's `signal` aborts. A method that knows more then than that time is over (that
- *   nothing was sent, for example) rejects with it at once. After that it begins nothing more.
+ *   nothing was sent, for example) rejects with it at once. After that it begins nothing more,
+ *   and called after that it does nothing.
  * - A method leaves no listener on its `signal`: a later call may get the same one.
  * - The same write comes again, under the same `next`, when an answer was lost. A backend need not remember more than the
  *   session's version: core knows that a repetition met what others wrote since, and never passes it off as this write's.

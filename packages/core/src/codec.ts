@@ -278,8 +278,9 @@ function parse(data: string, what: string): Record<string, unknown> {
   let envelope: unknown;
   try {
     envelope = JSON.parse(data);
-  } catch (cause) {
-    throw new CorruptSessionError(`The stored ${what} is not JSON`, { cause });
+  } catch {
+    // Its error would cite what somebody said.
+    throw new CorruptSessionError(`The stored ${what} is not JSON`);
   }
   if (typeof envelope !== "object" || envelope === null || !("v" in envelope)) {
     throw new CorruptSessionError(`The stored ${what} is no Chatstore envelope`);

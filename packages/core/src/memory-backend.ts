@@ -88,7 +88,9 @@ export class MemoryBackend implements ChatStoreBackend {
     records: readonly MessageRecord[],
     patch: Patch | undefined,
     write: Write,
+    signal: AbortSignal,
   ): Promise<Outcome> {
+    signal.throwIfAborted();
     const session = this.#find(key);
     const ids = new Set(records.map(({ id }) => id));
     const present = new Map(
@@ -101,7 +103,8 @@ export class MemoryBackend implements ChatStoreBackend {
     return this.#store(key, [...(session?.records ?? []), ...verdict.records], patch, write);
   }
 
-  async edit(key: Key, edit: Edit, write: Write): Promise<Outcome> {
+  async edit(key: Key, edit: Edit, write: Write, signal: AbortSignal): Promise<Outcome> {
+    signal.throwIfAborted();
     const session = this.#find(key);
     const verdict = judgeVersion(session, write);
     if (verdict !== undefined) return verdict;
@@ -121,13 +124,19 @@ export class MemoryBackend implements ChatStoreBackend {
     write: Write & {
       readonly times?: Pick<SessionRecord, "createdAt" | "updatedAt" | "expiresAt">;
     },
+    signal: AbortSignal,
   ): Promise<Outcome> {
+    signal.throwIfAborted();
     return (
       judgeVersion(this.#find(key), write) ?? this.#store(key, records, patch, write, write.times)
     );
   }
 
-  async erase(target: { readonly key: Key } | { readonly scope: Scope }): Promise<number> {
+  async erase(
+    target: { readonly key: Key } | { readonly scope: Scope },
+    signal: AbortSignal,
+  ): Promise<number> {
+    signal.throwIfAborted();
     let erased = 0;
     for (const [id, { parts }] of this.#sessions) {
       const hit = "key" in target ? id === target.key.id : inScope(parts, target.scope);

@@ -8,6 +8,8 @@ export interface Engine {
   readonly url: string;
   /** For people: `Redis 7.0.15`, or the environment variable that named the server. */
   readonly version: string;
+  /** End the server at once, and start it again on its data. Absent of a server that was not started here. */
+  crash?(): Promise<void>;
   /** Stop the server and remove its data. Does nothing to a server that was not started here. */
   stop(): Promise<void>;
 }

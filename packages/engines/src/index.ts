@@ -3,6 +3,7 @@
  *
  * @packageDocumentation
  */
+export { type Cut, startProxy, type TcpProxy } from "@chatstore/core/conformance/proxy";
 export { type Engine, EngineMissingError, type EngineName } from "./engine.js";
 export {
   type MongoConfig,
@@ -20,7 +21,6 @@ export {
   startPostgres,
   startPostgresServer,
 } from "./postgres.js";
-export { type Cut, startProxy, type TcpProxy } from "./proxy.js";
 export {
   type RedisCluster,
   type RedisConfig,

@@ -59,6 +59,7 @@ export async function startMongoServer(config: MongoConfig = {}): Promise<MongoS
     version: `MongoDB ${await versionOf(url)}`,
     port,
     process: server,
+    crash: () => server.crash(),
     async stop() {
       await server.kill();
       removeFolder(folder);

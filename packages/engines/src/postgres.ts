@@ -82,6 +82,7 @@ export async function startPostgresServer(config: PostgresConfig = {}): Promise<
     version: `PostgreSQL ${/PostgreSQL (\S+)/.exec(server.log)?.[1] ?? ""}`,
     port,
     process: server,
+    crash: () => server.crash(),
     async stop() {
       await server.stop();
       removeFolder(folder);

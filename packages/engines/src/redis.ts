@@ -64,6 +64,7 @@ export async function startRedisServer(
     version: `${/valkey/i.test(server.log) ? "Valkey" : "Redis"} ${version}`,
     port,
     process: server,
+    crash: () => server.crash(),
     async stop() {
       await server.kill();
       removeFolder(folder);

@@ -107,6 +107,12 @@ export class ServerProcess {
     await this.#end("SIGKILL");
   }
 
+  /** {@link kill}, and a new start. */
+  async crash(): Promise<void> {
+    await this.kill();
+    await this.start();
+  }
+
   /** End it in good order. */
   async stop(): Promise<void> {
     const timer = setTimeout(() => this.#child?.kill("SIGKILL"), patience);

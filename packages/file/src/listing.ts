@@ -31,19 +31,24 @@ interface Listed {
 
 /** What the first page found out, kept for the pages behind it: each costs its own size then, in the same handle. */
 class Remembered<T> {
-  readonly #lists = new Map<string, T>();
+  readonly #lists = new Map<string, { readonly of: string; readonly list: T }>();
 
-  /** Used once: a page that is asked for again finds out anew. */
-  take(id: string | undefined): T | undefined {
-    const list = this.#lists.get(id ?? "");
+  /**
+   * Used once: a page that is asked for again finds out anew.
+   *
+   * @param of Whose list it is: who comes with somebody else's cursor gets nothing that was kept for them.
+   */
+  take(id: string | undefined, of: string): T | undefined {
+    const kept = this.#lists.get(id ?? "");
+    if (kept?.of !== of) return undefined;
     this.#lists.delete(id ?? "");
-    return list;
+    return kept.list;
   }
 
   /** @returns what a cursor names it by. */
-  put(list: T): string {
+  put(list: T, of: string): string {
     const id = randomUUID();
-    this.#lists.set(id, list);
+    this.#lists.set(id, { of, list });
     const [oldest] = this.#lists.keys();
     if (this.#lists.size > maxLists && oldest !== undefined) this.#lists.delete(oldest);
     return id;
@@ -70,7 +75,7 @@ export class Listing {
         : decodeCursor(cursor, ["number", "string", "string"]);
     const folder = folderOf(query.scope);
     const now = await this.#locks.now();
-    const all = this.#users.take(id) ?? (await this.#files(folder));
+    const all = this.#users.take(id, folder.join("/")) ?? (await this.#files(folder));
     const files = all.slice(firstUpTo(all, lastTime));
     const sessions: SessionRecord[] = [];
     for (let start = 0, end = 0; start < files.length; start = end) {
@@ -90,7 +95,8 @@ export class Listing {
         .sort((a, b) => b.time - a.time || (a.record.key < b.record.key ? -1 : 1));
       for (const { time, record } of page) {
         if (sessions.push(record) < limit) continue;
-        return { sessions, cursor: encodeCursor([time, record.key, this.#users.put(all)]) };
+        const kept = this.#users.put(all, folder.join("/"));
+        return { sessions, cursor: encodeCursor([time, record.key, kept]) };
       }
     }
     return { sessions };
@@ -104,7 +110,7 @@ export class Listing {
         ? [undefined]
         : decodeCursor(cursor, ["string", "string", "string", "string"]);
     const places =
-      this.#walks.take(id) ??
+      this.#walks.take(id, JSON.stringify([tenant])) ??
       this.#folder.places(tenant, id === undefined ? undefined : (after as unknown as Place));
     const now = await this.#locks.now();
     const sessions: SessionRecord[] = [];
@@ -120,7 +126,10 @@ export class Listing {
       const records = await Promise.all(group.map((place) => this.#record(place, now, signal)));
       sessions.push(...records.filter((record) => record !== undefined));
       if (sessions.length === limit) {
-        return { sessions, cursor: encodeCursor([this.#walks.put(places), ...last]) };
+        return {
+          sessions,
+          cursor: encodeCursor([this.#walks.put(places, JSON.stringify([tenant])), ...last]),
+        };
       }
     }
   }

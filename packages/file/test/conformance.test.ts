@@ -1,4 +1,14 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  rmdir,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { testChatStore } from "@chatstore/core/conformance";
@@ -14,7 +24,8 @@ testChatStore({
   factory: "fileChatStore",
   options: (namespace) => ({ dir: join(root, namespace) }),
   unreachable: { dir: join(root, "missing", "chats") },
-  hooks: { dump, tamper, outage, ...(process.platform === "linux" && { work }) },
+  hooks: { dump, tamper, outage, drop, ...(process.platform === "linux" && { work, connections }) },
+  readable: true,
 });
 
 /** All names and all contents. */
@@ -51,6 +62,19 @@ async function outage(namespace: string, during: () => Promise<unknown>): Promis
     await rmdir(dir);
     await rename(`${dir} away`, dir);
   }
+}
+
+/** Files of the store that this process has open. */
+async function connections(namespace: string): Promise<number> {
+  const open = await readdir("/proc/self/fd");
+  const targets = await Promise.all(
+    open.map((name) => readlink(`/proc/self/fd/${name}`).catch(() => "")),
+  );
+  return targets.filter((target) => target.startsWith(join(root, namespace, "/"))).length;
+}
+
+async function drop(namespace: string): Promise<void> {
+  await rm(join(root, namespace), { recursive: true, force: true });
 }
 
 /** Bytes that this process reads. */

@@ -16,7 +16,8 @@ async function storeOf(name: string, messages: readonly Record<string, unknown>[
     createdAt: 1_000 + index,
   }));
   const target = { id: key, tenant: "", user: "alice", conversation: "" } as unknown as Key;
-  await new MemoryBackend(name).append(target, records, undefined, { next: "v1" });
+  const { signal } = new AbortController();
+  await new MemoryBackend(name).append(target, records, undefined, { next: "v1" }, signal);
   return memoryChatStore({ name });
 }
 

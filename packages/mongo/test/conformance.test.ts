@@ -4,8 +4,8 @@ import { withEngine } from "@chatstore/engines/vitest";
 import { afterAll } from "vitest";
 import { startHooks } from "./hooks.ts";
 
-await withEngine(startMongo, async ({ url }) => {
-  const { proxy, hooks, stop } = await startHooks(url);
+await withEngine(startMongo, async (engine) => {
+  const { proxy, hooks, stop } = await startHooks(engine);
   afterAll(stop);
   testChatStore({
     name: "mongo",
@@ -14,5 +14,6 @@ await withEngine(startMongo, async ({ url }) => {
     options: (namespace) => ({ url: proxy.url, collection: namespace }),
     unreachable: { url: "mongodb://root:hunter2-canary@127.0.0.1:1/?directConnection=true" },
     hooks,
+    readable: true,
   });
 });

@@ -1,9 +1,9 @@
 import type { ConformanceHooks } from "@chatstore/core/conformance";
-import { startProxy } from "@chatstore/engines";
+import { type Engine, startProxy } from "@chatstore/engines";
 import { type Db, type Document, MongoClient } from "mongodb";
 
 /** What the suite sees of a server without the store; the store reaches it through the proxy. */
-export async function startHooks(url: string): Promise<{
+export async function startHooks({ url, crash }: Engine): Promise<{
   readonly proxy: Awaited<ReturnType<typeof startProxy>>;
   readonly hooks: ConformanceHooks;
   stop(): Promise<void>;
@@ -35,6 +35,27 @@ export async function startHooks(url: string): Promise<{
             await collection.updateOne({ _id }, { $set: { messages: tampered } });
           }
         }
+      },
+      connections: async () => proxy.connections,
+      ...(crash !== undefined && { crash: () => crash() }),
+      schema: async (namespace) => {
+        const collections = (await collectionsOf(namespace)).toSorted((a, b) =>
+          a.collectionName < b.collectionName ? -1 : 1,
+        );
+        const names = collections.map(async (collection) => [
+          collection.collectionName,
+          (await collection.indexes()).map(({ name }) => name),
+        ]);
+        return JSON.stringify(await Promise.all(names));
+      },
+      newerSchema: async (namespace) => {
+        const newer = { $set: { version: 1_000, compatible: 1_000 } };
+        for (const collection of await collectionsOf(namespace)) {
+          await collection.updateOne({ _id: "schema" as never }, newer);
+        }
+      },
+      drop: async (namespace) => {
+        for (const collection of await collectionsOf(namespace)) await collection.drop();
       },
       cutConnections: async () => proxy.cutAll(),
       outage: async (_, during) => {

@@ -4,8 +4,8 @@ import { withEngine } from "@chatstore/engines/vitest";
 import { afterAll } from "vitest";
 import { hooksOf } from "./hooks.js";
 
-await withEngine(startPostgres, async ({ url }) => {
-  const proxy = await startProxy(url);
+await withEngine(startPostgres, async (engine) => {
+  const proxy = await startProxy(engine.url);
   afterAll(() => proxy.stop());
   testChatStore({
     name: "postgres",
@@ -13,6 +13,7 @@ await withEngine(startPostgres, async ({ url }) => {
     factory: "postgresChatStore",
     options: (namespace) => ({ url: proxy.url, schema: namespace }),
     unreachable: { url: "postgres://postgres:hunter2-canary@127.0.0.1:1/postgres" },
-    hooks: hooksOf(url, proxy),
+    hooks: hooksOf(engine, proxy),
+    readable: true,
   });
 });

@@ -9,11 +9,12 @@ const quiet = { full_page_writes: "off", autovacuum: "off" };
 
 await withEngine(
   () => startPostgresServer(quiet),
-  async ({ url }) => {
+  async (engine) => {
+    const { url } = engine;
     const proxy = await startProxy(url);
     afterAll(() => proxy.stop());
     const schema = "cost";
-    const hooks = hooksOf(url, proxy);
+    const hooks = hooksOf(engine, proxy);
     const key = sessionKey({ user: "alice", conversation: "long" });
     const say = (id?: string) => ({ id, role: "user", content: "x".repeat(400) }) as const;
     const position = async () => {

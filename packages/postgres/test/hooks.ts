@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { ConformanceHooks } from "@chatstore/core/conformance";
-import type { TcpProxy } from "@chatstore/engines";
+import type { Engine, TcpProxy } from "@chatstore/engines";
 import { Client, escapeIdentifier, escapeLiteral, type QueryResultRow } from "pg";
 
 /** Run statements beside the store, on a connection of their own. */
@@ -20,7 +20,7 @@ export async function sql<Row extends QueryResultRow>(
 }
 
 /** What the suite sees beside the store, whose stores go through the proxy and have a schema for each namespace. */
-export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
+export function hooksOf({ url, crash }: Engine, proxy: TcpProxy): ConformanceHooks {
   return {
     async dump(schema) {
       const tables = await sql<{ tablename: string }>(
@@ -68,6 +68,30 @@ export function hooksOf(url: string, proxy: TcpProxy): ConformanceHooks {
       const before = proxy.roundTrips;
       await run();
       return proxy.roundTrips - before;
+    },
+
+    connections: async () => proxy.connections,
+    ...(crash !== undefined && { crash: () => crash() }),
+
+    async schema(schema) {
+      const names = await sql<{ name: string }>(
+        url,
+        `SELECT 'schema ' || nspname AS name FROM pg_namespace WHERE nspname = $1
+          UNION SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) ORDER BY name`,
+        [schema],
+      );
+      return names.map(({ name }) => name).join("\n");
+    },
+
+    async newerSchema(schema) {
+      await sql(
+        url,
+        `UPDATE ${tableOf(schema, "chatstore_meta")} SET version = 1000, compatible = 1000`,
+      );
+    },
+
+    async drop(schema) {
+      await sql(url, `DROP SCHEMA IF EXISTS ${escapeIdentifier(schema)} CASCADE`);
     },
 
     async work(schema, run) {

@@ -23,9 +23,18 @@ export function toSession(id: string, header: string, outside = "") {
     updatedAt: Number(updated),
     expiresAt: expires === "-" ? null : Number(expires),
     title: title === "-" ? null : title.slice(1),
-    state: details === "" || details === "-" ? {} : JSON.parse(details).state,
+    state: details === "" || details === "-" ? {} : parseState(id, details),
   };
   return { session, edited, isWhole };
+}
+
+function parseState(id: string, details: string): SessionRecord["state"] {
+  try {
+    return JSON.parse(details).state;
+  } catch {
+    // Its error would cite what somebody said.
+    throw new CorruptSessionError(`The state of session ${id} is not JSON`);
+  }
 }
 
 const headerForm =

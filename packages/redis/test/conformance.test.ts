@@ -14,5 +14,6 @@ await withEngine(startRedis, async ({ url }) => {
     options: (namespace) => ({ url: proxy.url, prefix: namespace }),
     unreachable: { url: "redis://:hunter2-canary@127.0.0.1:1" },
     hooks: hooksOf([url], proxy),
+    readable: true,
   });
 });

@@ -33,6 +33,9 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
         }
       }
     },
+    drop: async (namespace) => {
+      for (const { client, key } of await stored(namespace)) await client.unlink(key);
+    },
     // Each command, and each element that it reads; those that scripts call included.
     work: async (_, run) => {
       const costs = await Promise.all(clients.map((client) => watch(client)));
@@ -40,6 +43,7 @@ export function hooksOf(urls: readonly string[], proxy?: TcpProxy): ConformanceH
       return (await Promise.all(costs.map((cost) => cost()))).reduce((sum, cost) => sum + cost, 0);
     },
     ...(proxy !== undefined && {
+      connections: async () => proxy.connections,
       cutConnections: async () => proxy.cutAll(),
       outage: async (_, during) => {
         proxy.blackHole();

@@ -6,6 +6,8 @@ export interface Defect {
   readonly breaks: Guarantee;
   /** The test that must notice; no other one runs on this store. Absent: any of the guarantee. */
   readonly caughtBy?: string;
+  /** What that test must say. Absent: anything. */
+  readonly says?: RegExp;
   /** Methods that replace the sound ones. `engine` is a connection of its own to the sound backend's database. */
   readonly backend?: (sound: ChatStoreBackend, engine: () => Database) => Partial<ChatStoreBackend>;
   /** A store that replaces the sound one. */
@@ -18,6 +20,9 @@ export interface Defect {
   /** What replaces the check of a URL. */
   readonly url?: (url: string) => void;
 }
+
+/** What happens when the engine crashes, where a defect is in what it has on its disk by then. */
+export const crashing: Set<() => void> = new Set();
 
 /** All methods of a backend, some of them replaced. */
 export function delegate(

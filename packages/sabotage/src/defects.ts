@@ -26,6 +26,7 @@ import { type Defect, delegate } from "./defect.js";
 import { expiry } from "./expiry.js";
 import { isolation } from "./isolation.js";
 import { lengths } from "./lengths.js";
+import { life } from "./life.js";
 import { multiProcess } from "./multi-process.js";
 import { outcomes } from "./outcomes.js";
 import { replacing } from "./replacing.js";
@@ -1103,6 +1104,7 @@ export const defects: Readonly<Record<string, Defect>> = {
   ...isolation,
   ...urls,
   ...lengths,
+  ...life,
   ...multiProcess,
   ...outcomes,
   ...replacing,

@@ -17,7 +17,7 @@ import {
 } from "@chatstore/core";
 import { SqliteBackend } from "@chatstore/sqlite";
 import Database from "better-sqlite3";
-import { type Defect, delegate } from "./defect.js";
+import { crashing, type Defect, delegate } from "./defect.js";
 import { defects } from "./defects.js";
 
 export { defects };
@@ -42,6 +42,9 @@ export const line: {
   /** Nothing gets through. */
   down: boolean;
 } = { down: false };
+
+/** What each engine of this process loses when it crashes. */
+export const crashes: Set<() => void> = crashing;
 
 /** The factory that the suite is given, in its own process and in the child processes that it starts. */
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -15,7 +16,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { testChatStore } from "@chatstore/core/conformance";
 import Database from "better-sqlite3";
-import { afterAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import * as sqlite from "../src/index.ts";
 import { currentVersion, named, statements } from "../src/schema.ts";
 
@@ -56,6 +57,20 @@ testChatStore({
       await run();
       return commits(pathOf(namespace));
     },
+    schema: async (namespace) => {
+      if (!existsSync(pathOf(namespace))) return "";
+      const names = rows(beside(pathOf(namespace)), "SELECT name FROM sqlite_schema ORDER BY name");
+      return JSON.stringify(names);
+    },
+    newerSchema: async (namespace) => stamp(pathOf(namespace), 1_000, 1_000),
+    drop: async (namespace) => {
+      for (const name of readdirSync(folder)) {
+        if (name.startsWith(`${namespace}.`)) rmSync(join(folder, name));
+      }
+    },
+    ...(existsSync("/proc/self/fd") && {
+      connections: async (namespace) => openFiles(pathOf(namespace)),
+    }),
     // Bytes of the file that are read.
     ...(existsSync("/proc/self/io") && {
       work: async (namespace, run) => {
@@ -66,6 +81,7 @@ testChatStore({
       },
     }),
   },
+  readable: true,
 });
 
 const key = sqlite.sessionKey({ tenant: "acme", user: "alice", conversation: "support" });
@@ -439,20 +455,36 @@ test("an id that is wrongly said to be fresh overwrites nothing", async () => {
   });
 });
 
-test("removed text is in no byte of the files", async () => {
-  const path = newPath();
-  const store = openStore({ path });
+describe("removed text is in no byte of the files, of the log neither:", () => {
   const say = (id: string, content: string) => ({ id, role: "user", content }) as const;
-  const bytes = () => Buffer.concat([readFileSync(path), readFileSync(`${path}-wal`)]).toString();
-  await store.addMessages(key, [say("a", "secret-one"), say("b", "secret-two")]);
-  await store.addMessages(key, [say("c", `secret-three ${"x".repeat(10_000)}`)]);
-  expect(bytes()).toContain("secret-one");
-  await store.updateMessage(key, "a", say("a", "harmless"));
-  expect(bytes()).not.toContain("secret-one");
-  await store.deleteMessagesAfter(key, "b");
-  expect(bytes()).not.toContain("secret-three");
-  await store.deleteMessages(key);
-  expect(bytes()).not.toContain("secret");
+  const removals: Readonly<Record<string, (store: sqlite.ChatStore) => Promise<unknown>>> = {
+    updateMessage: (store) => store.updateMessage(key, "b", say("b", "harmless")),
+    deleteMessage: (store) => store.deleteMessage(key, 1),
+    deleteMessagesAfter: (store) => store.deleteMessagesAfter(key, "a"),
+    replaceMessagesAfter: (store) => store.replaceMessagesAfter(key, "a", [say("c", "harmless")]),
+    setMessages: (store) => store.setMessages(key, [say("c", "harmless")]),
+    deleteMessages: (store) => store.deleteMessages(key),
+    deleteSessions: (store) => store.deleteSessions({ tenant: "acme", user: "alice" }),
+    purgeExpired: async (store) => {
+      await delay(250);
+      await store.purgeExpired();
+    },
+  };
+  test.each(Object.entries(removals))("%s", async (name, remove) => {
+    const path = newPath();
+    const store = openStore({ path, ...(name === "purgeExpired" && { ttl: 200 }) });
+    const bytes = () => ["", "-wal"].map((end) => readFileSync(path + end, "latin1")).join("");
+    await store.addMessages(key, [say("a", "first"), hello]);
+    await store.setMessages(key, [say("a", "first")]);
+    // One that fits in a page, and one that takes several.
+    await store.addMessages(key, [say("b", "secret")]);
+    if (name !== "updateMessage" && name !== "deleteMessage") {
+      await store.addMessages(key, [say("long", `secret ${"x".repeat(10_000)}`)]);
+    }
+    expect(bytes()).toContain("secret");
+    await remove(store);
+    expect(bytes()).not.toContain("secret");
+  });
 });
 
 describe("options", () => {
@@ -545,6 +577,23 @@ describe("options", () => {
     expect(() => sqlite.sqliteChatStore(options)).toThrow(sqlite.InvalidOptionsError);
   });
 
+  // No test can cut the power: what a write survives then rests on these.
+  test.each([
+    [undefined, 2, 1],
+    ["host", 2, 1],
+    ["process", 1, 1],
+  ] as const)("survives: %s syncs as it says", async (survives, synchronous, checkpoint) => {
+    const pragma = vi.spyOn(Database.prototype, "pragma");
+    onTestFinished(() => pragma.mockRestore());
+    const store = openStore({ path: newPath(), survives });
+    await store.addMessages(key, [hello]);
+    const database = pragma.mock.contexts[0] as Database.Database;
+    const settingOf = (name: string) => database.pragma(name, { simple: true });
+    expect(
+      ["journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync"].map(settingOf),
+    ).toEqual(["wal", synchronous, checkpoint, checkpoint]);
+  });
+
   test("what is given up for speed is declared", async () => {
     const path = newPath();
     expect(openStore({ path }).capabilities.survives).toBe("host");
@@ -628,6 +677,18 @@ function forget(path: string): void {
   const database = beside(path);
   database.exec("UPDATE chatstore_meta SET version = version");
   database.pragma("wal_checkpoint(TRUNCATE)");
+}
+
+/** How many files of a database this process has open. */
+function openFiles(path: string): number {
+  const targets = readdirSync("/proc/self/fd").map((name) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${name}`);
+    } catch {
+      return "";
+    }
+  });
+  return targets.filter((target) => target.startsWith(path)).length;
 }
 
 function bytesRead(): number {

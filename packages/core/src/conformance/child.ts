@@ -1,5 +1,26 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { setTimeout as delay } from "node:timers/promises";
 import { type Handle, type Opening, type Request, type Response, toHandle } from "./remote.js";
+
+/**
+ * Wait until a child's routine has written something.
+ *
+ * @throws what ended the routine before: an unfinished backend's own error is worth more than a test that waits for ever.
+ */
+export async function untilWritten(writing: Promise<unknown>, wrote: () => boolean): Promise<void> {
+  let ended = false;
+  const end = () => {
+    ended = true;
+  };
+  writing.then(end, end);
+  while (!wrote()) {
+    if (ended) {
+      await writing;
+      throw new Error("A process of its own stopped writing");
+    }
+    await delay(1);
+  }
+}
 
 /** A child process with stores in it. */
 export class Child {

@@ -3,7 +3,7 @@ import { type SessionKey, sessionKey } from "../session-key.js";
 import { holds, refused, same } from "./claims.js";
 import { throwing } from "./hostile.js";
 import { ids, say, texts } from "./messages.js";
-import type { Subject } from "./subject.js";
+import { need, type Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
 
 /** What a store declares, and what its options do. */
@@ -199,6 +199,45 @@ export function configuration(subject: Subject): void {
       await ready.open();
       await store.addMessages(key, [say("a")]);
       same(texts(await ready.getMessages(key)), ["a"], "A failed open() left the store unusable");
+    });
+
+    test("with migrate check makes nothing", async (context) => {
+      const schema = need(context, subject.hooks.schema, "schema");
+      const own = subject.namespace();
+      const before = await schema(own);
+      const store = subject.open(own, { migrate: "check", onError: () => {} });
+      await store.open().catch(() => undefined);
+      await store.addMessages(subject.key(), [say("a")]).catch(() => undefined);
+      same(await schema(own), before, "A store that may only check has made a schema");
+      await subject.open(own, { migrate: "auto" }).open();
+      holds((await schema(own)) !== before, "The schema hook does not see what open() makes");
+    });
+
+    test("leaves a newer schema alone", async (context) => {
+      const [schema, newerSchema] = [
+        need(context, subject.hooks.schema, "schema"),
+        need(context, subject.hooks.newerSchema, "newerSchema"),
+      ];
+      const own = subject.namespace();
+      const key = subject.key();
+      const first = subject.open(own);
+      await first.addMessages(key, [say("a")]);
+      await first.close();
+      await newerSchema(own);
+      const before = [await schema(own), await subject.hooks.dump?.(own)];
+      for (const migrate of ["auto", "check"] as const) {
+        const loss = `A newer schema was used as if it were this one, with migrate ${migrate}`;
+        const store = subject.open(own, { migrate, onError: () => {} });
+        await refused(store.open(), "UNSUPPORTED_FORMAT", loss);
+        await refused(store.addMessages(key, [say("b")]), "UNSUPPORTED_FORMAT", loss);
+        await refused(store.deleteMessages(key), "UNSUPPORTED_FORMAT", loss);
+        await refused(store.getMessages(key), "UNSUPPORTED_FORMAT", loss);
+      }
+      same(
+        [await schema(own), await subject.hooks.dump?.(own)],
+        before,
+        "A newer schema, or what is in it, was changed",
+      );
     });
 
     test("refuses wrong options, whoever made the factory", () => {

@@ -1,15 +1,20 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type { SessionKey } from "../session-key.js";
+import { untilWritten } from "./child.js";
 import { holds, same } from "./claims.js";
 import { batchOf, brokenBatches, ids, say, texts } from "./messages.js";
 import type { Method } from "./remote.js";
 import type { Acknowledged } from "./routines.js";
-import type { Subject } from "./subject.js";
+import { need, type Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
 
 /** What is acknowledged survives the process. */
 export function durable(subject: Subject): void {
   if (subject.capabilities.survives === "nothing") forgets(subject);
   else survives(subject);
+  if (["engine", "host", "failover"].includes(subject.capabilities.survives)) {
+    survivesEngine(subject);
+  }
 }
 
 function forgets(subject: Subject): void {
@@ -38,6 +43,66 @@ function forgets(subject: Subject): void {
       undefined,
       "The store keeps data beyond its process: declare what it survives",
     );
+  });
+}
+
+/** Of what survives the engine's own end, all that was acknowledged is there when it runs again. */
+function survivesEngine(subject: Subject): void {
+  test("what is acknowledged survives a crash of the engine", async (context) => {
+    const crash = need(context, subject.hooks.crash, "crash");
+    const namespace = subject.namespace();
+    const store = subject.open(namespace, { onError: () => {} });
+    const [written, edited, replaced, copied, erased, named] = Array.from({ length: 6 }, () =>
+      subject.key(),
+    ) as [SessionKey, SessionKey, SessionKey, SessionKey, SessionKey, SessionKey];
+    const expected = new Map<string, string[]>();
+    for (let round = 0; round < 3; round++) {
+      const late = subject.key();
+      const acknowledged: string[] = [];
+      let crashed = false;
+      const writing = (async () => {
+        for (let n = 0; !crashed; n++) {
+          await store.addMessages(late, [say(`${n}`, { id: `${n}` })]);
+          if (!crashed) acknowledged.push(`${n}`);
+        }
+      })().catch(() => undefined);
+      for (const key of [edited, replaced, erased]) await store.setMessages(key, batchOf("a", 3));
+      await store.deleteMessages(copied);
+      while (acknowledged.length === 0 && !crashed) await delay(1);
+      // All at once, so that none of them is older than the crash by much.
+      await Promise.all([
+        store.addMessages(written, batchOf(`round${round}`, 3)),
+        store.updateMessage(edited, "a.1", say(`edited ${round}`)),
+        store.setMessages(replaced, batchOf(`b${round}`, 2)),
+        store.forkSession(written, copied),
+        store.deleteMessages(erased),
+        store.setTitle(named, `title ${round}`),
+        store.setState(named, { round }),
+      ]);
+      await crash(namespace);
+      crashed = true;
+      await writing;
+      expected.set(late, acknowledged);
+      const reader = subject.open(namespace);
+      const loss = "It was acknowledged, the engine crashed, and it is gone";
+      const whole = await reader.getMessages(written);
+      same(brokenBatches(whole), [], loss);
+      same(whole.length, 3 * (round + 1), loss);
+      same(texts(await reader.getMessages(edited))[1], `edited ${round}`, loss);
+      same(ids(await reader.getMessages(replaced)), [`b${round}.0`, `b${round}.1`], loss);
+      holds((await reader.getMessages(copied)).length >= 3 * round, loss);
+      same(await reader.getSession(erased), undefined, "What was erased is back after a crash");
+      const session = await reader.getSession(named);
+      same([session?.title, session?.state], [`title ${round}`, { round }], loss);
+      for (const [key, some] of expected) {
+        const found = new Set(ids(await reader.getMessages(key)));
+        same(
+          some.filter((id) => !found.has(id)),
+          [],
+          loss,
+        );
+      }
+    }
   });
 }
 
@@ -170,18 +235,15 @@ function survives(subject: Subject): void {
       const child = subject.child();
       const handle = await child.open(subject.opening(namespace));
       const before = acknowledged.length;
-      const ended = keys.map((key) =>
-        handle
-          .run("append", { key, label: `r${round}`, batches: 1e9, size: 3 }, (one) =>
-            acknowledged.push(one as Acknowledged),
-          )
-          .catch(() => undefined),
+      const writing = keys.map((key) =>
+        handle.run("append", { key, label: `r${round}`, batches: 1e9, size: 3 }, (one) =>
+          acknowledged.push(one as Acknowledged),
+        ),
       );
-      while (acknowledged.length === before && child.alive) await delay(1);
-      holds(acknowledged.length > before, "A process of its own could not append at all");
+      await untilWritten(Promise.all(writing), () => acknowledged.length > before);
       await delay(Math.random() * 60);
       await child.kill();
-      await Promise.all(ended);
+      await Promise.allSettled(writing);
     }
     const store = subject.open(namespace);
     for (const key of keys) {

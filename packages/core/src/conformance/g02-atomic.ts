@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { NewMessage } from "../messages.js";
+import { untilWritten } from "./child.js";
 import { holds, refused, same } from "./claims.js";
-import { batchOf, brokenBatches, say } from "./messages.js";
+import { batchOf, brokenBatches, say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
 import type { Subject } from "./subject.js";
 import { test } from "./tools.js";
@@ -84,6 +85,38 @@ export function atomic(subject: Subject): void {
     await Promise.all([rewritten, read()]);
   });
 
+  test("title, state and messages that are read together were there together", async () => {
+    const namespace = subject.namespace();
+    const key = subject.key();
+    const writer = subject.near(namespace);
+    const readers = [subject.near(namespace), ...(await subject.handles(namespace, 2))];
+    await writer.addMessages(key, [say("first", { id: "first" })]);
+    let writing = true;
+    const write = async () => {
+      for (let n = 0; n < 150; n++) {
+        const both = { title: `${n}`, state: { n } };
+        await writer.replaceMessagesAfter(key, "first", [say(`${n}`)], both);
+      }
+      writing = false;
+    };
+    const versions = new Map<string, string>();
+    const read = async (reader: Handle) => {
+      while (writing) {
+        const { session, messages } = await reader.readSession(key);
+        const text = messages.length < 2 ? undefined : texts(messages).at(-1);
+        same(
+          [session?.title, session?.state["n"]],
+          [text, text === undefined ? undefined : Number(text)],
+          "Messages were read with a title or a state of another time",
+        );
+        const version = session?.version ?? "";
+        same(versions.get(version) ?? text, text, "One version was read with two contents");
+        if (text !== undefined) versions.set(version, text);
+      }
+    };
+    await Promise.all([write().finally(() => (writing = false)), ...readers.map(read)]);
+  });
+
   test("a copied session appears with all its messages, title and state", async () => {
     const namespace = subject.namespace();
     const [near, far] = (await subject.handles(namespace, 2)) as [Handle, Handle];
@@ -150,11 +183,11 @@ export function atomic(subject: Subject): void {
         const handle = await child.open(subject.opening(namespace));
         let acknowledged = 0;
         const args = { key, label: `r${round}`, batches: 1e9, size: 400 };
-        const ended = handle.run("append", args, () => acknowledged++).catch(() => undefined);
-        while (acknowledged === 0 && child.alive) await delay(1);
+        const writing = handle.run("append", args, () => acknowledged++);
+        await untilWritten(writing, () => acknowledged > 0);
         await delay(Math.random() * 40);
         await child.kill();
-        await ended;
+        await writing.catch(() => undefined);
       }
       const { session, messages } = await subject.open(namespace).readSession(key);
       same(brokenBatches(messages), [], "A killed process left a part of a batch behind");

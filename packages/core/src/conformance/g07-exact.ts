@@ -243,6 +243,7 @@ export function exact(subject: Subject): void {
   });
 
   test("a person who looks into the engine reads role and text", async (context) => {
+    context.skip(!subject.readable, "the store does not declare that it is readable");
     const dump = need(context, subject.hooks.dump, "dump");
     const own = subject.namespace();
     const key = subject.key();

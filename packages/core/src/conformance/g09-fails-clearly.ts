@@ -5,7 +5,10 @@ import type { ChatStoreOptions } from "../store-types.js";
 import { forAll } from "./arbitraries.js";
 import { calls } from "./calls.js";
 import { holds, rejection, same, within } from "./claims.js";
+import { forgedCursors } from "./cursors.js";
+import { discreet } from "./discretion.js";
 import { hostileCalls, hostileValue, hostileWrappers } from "./hostile.js";
+import { lateCalls } from "./late-calls.js";
 import { ids, say } from "./messages.js";
 import { survivesLostAnswers } from "./outcomes.js";
 import { secrets, tellsNoSecret } from "./secrets.js";
@@ -190,6 +193,10 @@ export function failsClearly(subject: Subject): void {
   });
 
   describe("secrets", () => secrets(subject));
+
+  forgedCursors(subject);
+  lateCalls(subject);
+  discreet(subject);
 
   describe("an engine that cannot be reached", () => {
     test("makes every method reject in time", async (context) => {

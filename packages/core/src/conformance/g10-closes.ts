@@ -1,7 +1,8 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { calls } from "./calls.js";
-import { refused, rejection, same, within } from "./claims.js";
+import { holds, refused, rejection, same, within } from "./claims.js";
 import { say, texts } from "./messages.js";
-import type { Subject } from "./subject.js";
+import { need, type Subject } from "./subject.js";
 import { test } from "./tools.js";
 
 /** After `close()` nothing runs any more. */
@@ -65,6 +66,33 @@ export function closes(subject: Subject): void {
     await first.close();
     await second.addMessages(key, [say("b")]);
     same(texts(await second.getMessages(key)), ["a", "b"], "Closing one store closed another");
+  });
+
+  test("a closed store leaves no connection", async (context) => {
+    const connections = need(context, subject.hooks.connections, "connections");
+    const own = subject.namespace();
+    const before = await connections(own);
+    const stores = Array.from({ length: 3 }, () => subject.open(own));
+    await Promise.all(
+      stores.flatMap((store) =>
+        Array.from({ length: 8 }, async () => {
+          const key = subject.key();
+          await store.addMessages(key, [say("a")]);
+          await store.setMessages(key, [say("b")]);
+          await store.getMessages(key);
+        }),
+      ),
+    );
+    const open = await connections(own);
+    holds(open > before, `The connections hook sees ${open} with open stores, ${before} without`);
+    await Promise.all(stores.map((store) => store.close()));
+    // The other end hears of it a moment later.
+    let left = await connections(own);
+    for (let waited = 0; left > before && waited < 5_000; waited += 50) {
+      await delay(50);
+      left = await connections(own);
+    }
+    holds(left <= before, `${left - before} connections are left of stores that were closed`);
   });
 
   test("a process that closed its store can exit", async () => {

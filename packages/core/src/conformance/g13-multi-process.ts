@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { sessionKey } from "../session-key.js";
+import { untilWritten } from "./child.js";
 import { holds, same, within } from "./claims.js";
 import { listAll } from "./lists.js";
 import { batchOf, brokenBatches, ids, say } from "./messages.js";
@@ -146,19 +147,16 @@ export function multiProcess(subject: Subject): void {
         );
       const victims = [subject.child(), subject.child()];
       const dying = victims.map(async (child, index) => {
-        const handle = await child.open(subject.opening(own));
-        await append(handle, `victim${index}`, 1e9).catch(() => undefined);
-      });
-      const killing = victims.map(async (child, index) => {
         const label = `victim${index}`;
-        while (!acknowledged.some((batch) => batch.startsWith(label)) && child.alive) {
-          await delay(1);
-        }
+        const handle = await child.open(subject.opening(own));
+        const writing = append(handle, label, 1e9);
+        await untilWritten(writing, () => acknowledged.some((batch) => batch.startsWith(label)));
         await delay(Math.random() * 150);
         await child.kill();
+        await writing.catch(() => undefined);
       });
       const write = async () => {
-        await Promise.all([append(writer, "survivor", 60), ...killing, ...dying]);
+        await Promise.all([append(writer, "survivor", 60), ...dying]);
         await near.addMessages(key, batchOf("end", 1));
       };
       const following = reader.run("follow", { key, limit: 20, last: "end.0" });

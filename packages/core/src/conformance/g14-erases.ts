@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ChatStore } from "../chat-store.js";
 import { type SessionKey, sessionKey } from "../session-key.js";
+import { untilWritten } from "./child.js";
 import { holds, same } from "./claims.js";
 import { say, texts } from "./messages.js";
 import type { Handle } from "./remote.js";
@@ -193,11 +194,11 @@ export function erases(subject: Subject): void {
         const handle = await child.open(subject.opening(namespace));
         let acknowledged = 0;
         const args = { key, label: canary, size: 300, text: "x".repeat(200) };
-        const ended = handle.run("replace", args, () => acknowledged++).catch(() => undefined);
-        while (acknowledged === 0 && child.alive) await delay(1);
+        const writing = handle.run("replace", args, () => acknowledged++);
+        await untilWritten(writing, () => acknowledged > 0);
         await delay(Math.random() * 30);
         await child.kill();
-        await ended;
+        await writing.catch(() => undefined);
       }
       const store = subject.open(namespace);
       same((await store.getMessages(key)).length, 300, "A killed process left half a history");

@@ -92,7 +92,7 @@ export function testChatStore(options: ConformanceOptions): void {
       });
     });
     if (subject === undefined) return;
-    afterAll(() => subject.dispose());
+    afterAll(() => subject.dispose(), 300_000);
     if (options.bail) stopAtFirstFailure();
     const { tests } = options;
     if (tests !== undefined) {

@@ -31,6 +31,11 @@ export interface SubjectOptions {
    */
   readonly unreachable?: Readonly<Record<string, unknown>> | undefined;
   readonly hooks?: ConformanceHooks | undefined;
+  /**
+   * Role and text of a message stand in the engine as they are, for people who look there. Default: false, of a store that
+   * encrypts or compresses. Needs the `dump` hook.
+   */
+  readonly readable?: boolean | undefined;
 }
 
 /**
@@ -38,7 +43,10 @@ export interface SubjectOptions {
  * test's process. Without a hook, the tests that need it are visible skips that name it.
  */
 export interface ConformanceHooks {
-  /** All that the engine holds of a namespace, live or orphaned, as text that was read outside the store. */
+  /**
+   * All that the engine holds of a namespace, live or orphaned, as text that was read outside the store; decrypted and
+   * decompressed, where a store encrypts or compresses.
+   */
   readonly dump?: (namespace: string) => Promise<string>;
   /** Replace a text in the namespace's stored messages, behind the store's back. */
   readonly tamper?: (namespace: string, search: string, replacement: string) => Promise<void>;
@@ -60,6 +68,16 @@ export interface ConformanceHooks {
   readonly roundTrips?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
   /** How much stored data `run` makes the engine look at: rows, keys, documents or bytes. */
   readonly work?: (namespace: string, run: () => Promise<unknown>) => Promise<number>;
+  /** How many connections, or open files, this process has to the engine. */
+  readonly connections?: (namespace: string) => Promise<number>;
+  /** End the engine's processes at once (`SIGKILL`), and start them again on the same data. */
+  readonly crash?: (namespace: string) => Promise<void>;
+  /** The names of all that `open()` makes in the engine for a namespace: tables, indexes, collections. */
+  readonly schema?: (namespace: string) => Promise<string>;
+  /** Let the stored schema say that it is of a version that is not out yet. */
+  readonly newerSchema?: (namespace: string) => Promise<void>;
+  /** Remove a namespace and all that is in it. Runs once for each, after all tests. */
+  readonly drop?: (namespace: string) => Promise<void>;
 }
 
 type Factory = (options: ChatStoreOptions) => ChatStore;
@@ -71,7 +89,9 @@ export class Subject {
   readonly unreachable: Readonly<Record<string, unknown>> | undefined;
   /** As the store itself declares them. */
   readonly capabilities: Capabilities;
+  readonly readable: boolean;
   readonly #options: SubjectOptions;
+  readonly #namespaces: string[] = [];
   readonly #factory: Factory;
   readonly #run = randomBytes(4).toString("hex");
   readonly #pool: Child[] = [];
@@ -82,13 +102,16 @@ export class Subject {
     this.hooks = options.hooks ?? {};
     this.unreachable = options.unreachable;
     this.capabilities = capabilities;
+    this.readable = options.readable ?? false;
     this.#options = options;
     this.#factory = factory;
   }
 
   /** A namespace that nobody used. */
   namespace(): string {
-    return `t${this.#run}_${++this.#count}`;
+    const namespace = `t${this.#run}_${++this.#count}`;
+    this.#namespaces.push(namespace);
+    return namespace;
   }
 
   /** A user that nobody used, so that tests in one namespace do not meet. */
@@ -162,8 +185,10 @@ export class Subject {
     return { module: moduleOf(module), factory, options: this.optionsOf(namespace, options) };
   }
 
+  /** End what was started, and remove what was written. */
   async dispose(): Promise<void> {
     await Promise.all(this.#pool.map((child) => child.kill()));
+    for (const namespace of this.#namespaces) await this.hooks.drop?.(namespace);
   }
 }
 
@@ -174,13 +199,12 @@ export async function loadSubject(options: SubjectOptions): Promise<Subject> {
   if (typeof factory !== "function") {
     throw new TypeError(`${options.module} exports no function ${options.factory}`);
   }
-  const probe = (factory as Factory)({
-    ...options.options(`t${randomBytes(4).toString("hex")}_0`),
-    onWarning: () => {},
-  });
+  const namespace = `t${randomBytes(4).toString("hex")}_0`;
+  const probe = (factory as Factory)({ ...options.options(namespace), onWarning: () => {} });
   await probe.open();
   const { capabilities } = probe;
   await settled(probe.close());
+  await options.hooks?.drop?.(namespace);
   return new Subject(options, factory as Factory, capabilities);
 }
 

@@ -1,10 +1,10 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Guarantee, testChatStore } from "@chatstore/core/conformance";
 import Database from "better-sqlite3";
 import { afterAll } from "vitest";
-import { asked, defects, line } from "../../dist/index.js";
+import { asked, crashes, defects, line } from "../../dist/index.js";
 
 const directory = mkdtempSync(join(tmpdir(), "chatstore-sabotage-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -41,7 +41,26 @@ export function testSabotaged(
       defect,
       down: "connect to me:hunter2-canary@nowhere",
     },
+    readable: true,
     hooks: {
+      ...(existsSync("/proc/self/fd") && {
+        connections: async (namespace) => openFiles(path(namespace)),
+      }),
+      crash: async () => {
+        for (const lose of crashes) lose();
+        crashes.clear();
+      },
+      schema: async (namespace) => (existsSync(path(namespace)) ? schema(path(namespace)) : ""),
+      newerSchema: async (namespace) => {
+        const database = new Database(path(namespace));
+        database.exec("UPDATE chatstore_meta SET version = 1000, compatible = 1000");
+        database.close();
+      },
+      drop: async (namespace) => {
+        for (const end of ["", "-wal", "-shm", "-reserve"]) {
+          rmSync(path(namespace) + end, { force: true });
+        }
+      },
       dump: async (namespace) => dump(path(namespace)),
       tamper: async (namespace, search, replacement) => {
         const database = new Database(path(namespace));
@@ -73,6 +92,27 @@ async function difference(what: keyof typeof asked, run: () => Promise<unknown>)
   const before = asked[what];
   await run();
   return asked[what] - before;
+}
+
+/** How many files of a database this process has open. */
+function openFiles(path: string): number {
+  const targets = readdirSync("/proc/self/fd").map((name) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${name}`);
+    } catch {
+      return "";
+    }
+  });
+  return targets.filter((target) => target.startsWith(path)).length;
+}
+
+function schema(path: string): string {
+  const database = new Database(path, { readonly: true });
+  try {
+    return JSON.stringify(database.prepare("SELECT name FROM sqlite_schema ORDER BY name").all());
+  } finally {
+    database.close();
+  }
 }
 
 /** All rows of all tables. */

@@ -1,3 +1,8 @@
+/**
+ * A proxy for a backend's tests, in front of its server: what it enables is in `docs/adding-a-backend.md`.
+ *
+ * @packageDocumentation
+ */
 import { once } from "node:events";
 import { type AddressInfo, createServer, connect as dial, type Socket } from "node:net";
 
@@ -19,6 +24,8 @@ export interface TcpProxy {
    * So often has a client spoken after a server, over all connections: requests that are sent together are one round trip.
    */
   readonly roundTrips: number;
+  /** How many connections are open through it. */
+  readonly connections: number;
   /**
    * Break the connection of the next request that contains a text, once. Resolves when it has happened.
    */
@@ -107,6 +114,9 @@ export async function startProxy(target: string): Promise<TcpProxy> {
     url: url.href,
     get roundTrips() {
       return roundTrips;
+    },
+    get connections() {
+      return lines.size;
     },
     cutNext: (where, containing = "") =>
       new Promise((done) => {
