@@ -13,7 +13,7 @@ import type { Subject } from "./subject.js";
 import { describe, test } from "./tools.js";
 
 /** By padding, case, accent, normal form, width, and the rules of a language. */
-export const lookAlikes: readonly string[] = [
+const lookAlikes: readonly string[] = [
   ..."a A á Á \u0061\u0301 à ª \uff41 \uff21".split(" "),
   ...["a ", " a", "a  ", "a\u00a0", "a\u200b"],
   ..."ß ss SS \u1e9e".split(" "),
