@@ -4,9 +4,12 @@ import type { SessionKey, SessionStoreEntry } from "@anthropic-ai/claude-agent-s
 import type { MessageContentPart, NewMessage, StoredMessage } from "@chatstore/core";
 import {
   type CanonicalMessage,
-  type CanonicalToolCall,
   type CanonicalToolResult,
-  nativeOf,
+  objectInput,
+  type Part,
+  readMessages,
+  textOf,
+  toCanonical,
   withNative,
 } from "@chatstore/core/bridge";
 
@@ -19,7 +22,7 @@ export function toMessage(entry: SessionStoreEntry): NewMessage {
   const time = new Date(timestamp ?? Number.NaN);
   return withNative(
     {
-      ...toCanonical(entry),
+      ...canonicalOf(entry),
       ...(typeof uuid === "string" && uuid !== "" && { id: uuid }),
       ...(Number.isFinite(time.getTime()) && { createdAt: time }),
     },
@@ -39,13 +42,15 @@ export function toEntries(
   { sessionId }: SessionKey,
 ): SessionStoreEntry[] {
   let parentUuid: string | null = null;
-  return messages.map((message) => {
-    const native = nativeOf<SessionStoreEntry>(message, entryFormat);
-    const entry: SessionStoreEntry =
-      native ?? fromCanonical(message as CanonicalMessage & StoredMessage, sessionId, parentUuid);
+  const next = <Entry extends SessionStoreEntry>(entry: Entry): Entry => {
     if (isSpoken(entry) && entry.uuid !== undefined) parentUuid = entry.uuid;
     return entry;
-  });
+  };
+  return readMessages<SessionStoreEntry, SessionStoreEntry>(messages, {
+    format: entryFormat,
+    own: (entry) => [next(entry)],
+    others: (part) => [next(fromCanonical(part, sessionId, parentUuid))],
+  }).flat();
 }
 
 interface Block {
@@ -53,92 +58,37 @@ interface Block {
   readonly [name: string]: unknown;
 }
 
-function isBlock(value: unknown): value is Block {
-  return typeof value === "object" && value !== null;
-}
-
 function isSpoken({ type }: SessionStoreEntry): boolean {
   return type === "user" || type === "assistant";
 }
 
-function toCanonical(entry: SessionStoreEntry): CanonicalMessage {
-  const { type, message } = entry;
-  const content = (message as { content?: unknown } | null | undefined)?.content;
+function canonicalOf({ type, message }: SessionStoreEntry): CanonicalMessage {
   // Titles, modes, snapshots: the transcript's own, which nobody says.
-  if ((type !== "user" && type !== "assistant") || content === undefined) {
-    return { role: "assistant", content: "" };
-  }
-  if (typeof content === "string") return { role: type, content };
-  const blocks = (Array.isArray(content) ? content : []).filter(isBlock);
-  const parts = blocks.flatMap(toPart);
-  const texts = parts.map((part) => (part.type === "text" ? part.text : undefined));
-  const said = texts.every((text) => text !== undefined) ? texts.join("\n") : parts;
-  const toolCall = blocks.filter((block) => block.type === "tool_use").map(toCall);
-  const results = blocks.filter((block) => block.type === "tool_result").map(toResult);
-  const [only] = results;
-  if (results.length === 1 && only !== undefined && said.length === 0) {
-    return { role: type, content: only.result, options: { toolResult: only } };
-  }
-  const options = {
-    ...(toolCall.length > 0 && { toolCall }),
-    ...(results.length > 0 && { toolResult: results }),
-  };
-  return { role: type, content: said, ...(Object.keys(options).length > 0 && { options }) };
-}
-
-function toCall({ id, name, input }: Block): CanonicalToolCall {
-  const isObject = typeof input === "object" && input !== null;
-  return { id: String(id), name: String(name), input: isObject ? input : String(input ?? "") };
-}
-
-function toResult({ tool_use_id: id, content, is_error }: Block): CanonicalToolResult {
-  const blocks = Array.isArray(content) ? content.filter(isBlock) : [{ text: content ?? "" }];
-  const texts = blocks.map(({ text, ...block }) =>
-    typeof text === "string" ? text : JSON.stringify(block),
-  );
-  return { id: String(id), result: texts.join("\n"), isError: is_error === true };
-}
-
-function toPart(block: Block): MessageContentPart[] {
-  const { type, text, source } = block;
-  if (type === "text" && typeof text === "string") return [{ type, text }];
-  const { data, media_type, url } = (source ?? {}) as Readonly<Record<string, unknown>>;
-  if (type === "image" && typeof url === "string")
-    return [{ type: "image_url", image_url: { url } }];
-  if ((type === "image" || type === "document") && typeof data === "string") {
-    const mimeType = typeof media_type === "string" ? media_type : "application/octet-stream";
-    return [{ type: type === "image" ? "image" : "file", data, mimeType }];
-  }
-  return [];
+  const said = isSpoken({ type }) && typeof message === "object" && message !== null;
+  // The message's own id is the model's.
+  const canonical = said && toCanonical({ ...message, type: "message", role: type, id: undefined });
+  return canonical || { role: "assistant", content: "" };
 }
 
 function fromCanonical(
-  { id, createdAt, role, content, options }: CanonicalMessage & StoredMessage,
+  { id, createdAt, role, content, options, answer }: Part,
   sessionId: string,
   parentUuid: string | null,
 ): SessionStoreEntry {
-  const results = [options?.toolResult ?? []].flat() as CanonicalToolResult[];
-  const answers = results.map(({ id, result, isError }) => ({
-    type: "tool_result",
-    tool_use_id: id,
-    content: typeof result === "string" ? result : JSON.stringify(result),
-    ...(isError && { is_error: true }),
-  }));
   const calls = (options?.toolCall ?? []).map(({ id, name, input }) => ({
     type: "tool_use",
     id,
     name,
-    input: typeof input === "string" ? parsed(input) : input,
+    input: objectInput(input),
   }));
   const type = role === "assistant" ? "assistant" : "user";
-  // What a tool answered is its answer; a message's text repeats it.
-  const said = answers.length > 0 && calls.length === 0 ? [] : blocksOf(content);
-  const only = said[0];
-  const blocks = [...answers, ...said, ...calls];
-  const isText = blocks.length === 1 && type === "user" && only?.type === "text";
+  const blocks = answer ? [toResult(answer)] : [...blocksOf(content), ...calls];
+  const [only] = blocks as { readonly text?: unknown }[];
+  const isText = blocks.length === 1 && type === "user" && typeof only?.text === "string";
+  const uuid = uuidOf(id);
   return {
     type,
-    uuid: uuidOf(id),
+    uuid,
     parentUuid,
     sessionId,
     timestamp: createdAt.toISOString(),
@@ -146,10 +96,15 @@ function fromCanonical(
     userType: "external",
     message: {
       role: type,
-      ...(type === "assistant" && { id: `msg_${uuidOf(id)}`, type: "message", model: "unknown" }),
-      content: isText ? (only as unknown as { text: string }).text : blocks,
+      ...(type === "assistant" && { id: `msg_${uuid}`, type: "message", model: "unknown" }),
+      content: isText ? only?.text : blocks,
     },
   };
+}
+
+function toResult({ id, result, isError }: CanonicalToolResult): Block {
+  const content = textOf(result);
+  return { type: "tool_result", tool_use_id: id, content, ...(isError && { is_error: true }) };
 }
 
 function blocksOf(content: string | readonly MessageContentPart[]): Block[] {
@@ -164,16 +119,6 @@ function blocksOf(content: string | readonly MessageContentPart[]): Block[] {
     if (part.type === "file") return { type: "document", source };
     return { type: "text", text: `[${part.type}]` };
   });
-}
-
-function parsed(input: string): object {
-  try {
-    const value: unknown = JSON.parse(input);
-    if (typeof value === "object" && value !== null) return value;
-  } catch {
-    // A text that a model gave as arguments.
-  }
-  return { input };
 }
 
 const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;

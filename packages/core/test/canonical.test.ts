@@ -3,7 +3,6 @@ import { describe, expect, test } from "vitest";
 import { toCanonical, unfold } from "../src/bridge/index.ts";
 
 const call = { id: "c1", name: "weather", input: { city: "Rome" } };
-const textCall = { ...call, input: '{"city":"Rome"}' };
 const result = { id: "c1", result: "sunny", isError: false };
 const answer = { role: "user", content: "sunny", options: { toolResult: result } };
 const calls = { role: "assistant", content: "", options: { toolCall: [call] } };
@@ -20,7 +19,7 @@ describe.each<{ of: string; message: object; read: object[] }>([
         { id: "c1", type: "function", function: { name: "weather", arguments: '{"city":"Rome"}' } },
       ],
     },
-    read: [{ ...calls, options: { toolCall: [textCall] } }],
+    read: [calls],
   },
   {
     of: "OpenAI's chat completions: a result",
@@ -80,7 +79,7 @@ describe.each<{ of: string; message: object; read: object[] }>([
       name: "weather",
       arguments: '{"city":"Rome"}',
     },
-    read: [{ ...calls, options: { toolCall: [textCall] } }],
+    read: [calls],
   },
   {
     of: "OpenAI's responses: a result",
@@ -166,12 +165,43 @@ describe.each<{ of: string; message: object; read: object[] }>([
       role: "user",
       parts: [{ functionResponse: { name: "weather", response: { output: "sunny" } } }],
     },
+    read: [{ ...answer, options: { toolResult: { ...result, id: "weather" } } }],
+  },
+  {
+    of: "Gemini: two answers of one tool, which have no ids, and one of which failed",
+    message: {
+      role: "user",
+      parts: [
+        { functionResponse: { name: "weather", response: { result: "sunny" } } },
+        { functionResponse: { name: "weather", response: { error: "no such city" } } },
+      ],
+    },
     read: [
+      { ...answer, options: { toolResult: { ...result, id: "weather" } } },
       {
         role: "user",
-        content: '{"output":"sunny"}',
+        content: "no such city",
+        options: { toolResult: { id: "weather#2", result: "no such city", isError: true } },
+      },
+    ],
+  },
+  {
+    of: "Gemini: two calls of one tool",
+    message: {
+      role: "model",
+      parts: [
+        { functionCall: { name: "weather", args: { city: "Rome" } } },
+        { functionCall: { name: "weather", args: { city: "Oslo" } } },
+      ],
+    },
+    read: [
+      {
+        ...calls,
         options: {
-          toolResult: { id: "weather", result: '{"output":"sunny"}', isError: false },
+          toolCall: [
+            { ...call, id: "weather" },
+            { id: "weather#2", name: "weather", input: { city: "Oslo" } },
+          ],
         },
       },
     ],
@@ -286,6 +316,44 @@ describe.each<{ of: string; message: object; read: object[] }>([
     of: "LangChain's stored form: a result",
     message: { type: "tool", data: { content: "sunny", tool_call_id: "c1" } },
     read: [answer],
+  },
+  ...(
+    [
+      [
+        "Anthropic: a document",
+        { type: "document", source: { type: "base64", media_type: "application/pdf", data: "AA" } },
+        { type: "file", data: "AA", mimeType: "application/pdf" },
+      ],
+      [
+        "OpenAI's chat completions: a file",
+        { type: "file", file: { file_data: "data:application/pdf;base64,AA", filename: "a.pdf" } },
+        { type: "file", data: "AA", mimeType: "application/pdf" },
+      ],
+      [
+        "OpenAI's chat completions: a sound",
+        { type: "input_audio", input_audio: { data: "AA", format: "wav" } },
+        { type: "audio", data: "AA", mimeType: "audio/wav" },
+      ],
+      [
+        "LangChain: a file",
+        { type: "file", source_type: "base64", mime_type: "application/pdf", data: "AA" },
+        { type: "file", data: "AA", mimeType: "application/pdf" },
+      ],
+      [
+        "the AI SDK: a file",
+        { type: "file", mediaType: "video/mp4", url: "data:video/mp4;base64,AA" },
+        { type: "video", data: "AA", mimeType: "video/mp4" },
+      ],
+    ] as const
+  ).map(([of, part, read]) => ({
+    of,
+    message: { role: "user", content: [part] },
+    read: [{ role: "user", content: [read] }],
+  })),
+  {
+    of: "OpenAI's responses: a file that is kept elsewhere",
+    message: { role: "user", content: [{ type: "input_file", file_id: "file_1" }] },
+    read: [{ role: "user", content: '[file: {"file_id":"file_1"}]' }],
   },
   { of: "somebody unknown", message: { role: "narrator", content: "Once upon" }, read: [] },
   { of: "an item of no known kind", message: { type: "compaction", blob: "x" }, read: [] },

@@ -7,9 +7,11 @@ import {
 } from "@chatstore/core";
 import {
   type CanonicalMessage,
-  type CanonicalToolResult,
-  nativeOf,
-  unfold,
+  objectInput,
+  type Part,
+  readMessages,
+  textOf,
+  toCanonical,
   withNative,
 } from "@chatstore/core/bridge";
 import {
@@ -45,10 +47,18 @@ export function toMessage(message: BaseMessage): NewMessage {
   }
   const { id } = message;
   return withNative(
-    { ...toCanonical(message), ...(typeof id === "string" && id !== "" && { id }) },
+    { ...canonicalOf(native), ...(typeof id === "string" && id !== "" && { id }) },
     messageFormat,
     native,
   );
+}
+
+function canonicalOf({ type, data }: NativeMessage): CanonicalMessage {
+  const known: readonly string[] = ["human", "ai", "system", "developer", "tool", "function"];
+  const other = data.role === "assistant" ? "ai" : "human";
+  const own = type === "system" ? type : type === "human" ? "user" : "assistant";
+  const role = known.includes(type) ? type : other;
+  return toCanonical({ type: role, data }) ?? { role: own, content: "" };
 }
 
 /**
@@ -57,121 +67,42 @@ export function toMessage(message: BaseMessage): NewMessage {
  * @throws UnsupportedFormatError for messages of another version of the stored form.
  */
 export function toLangChain(stored: readonly StoredMessage[]): BaseMessage[] {
-  const names = new Map<string, string>();
-  return stored.flatMap((message) => {
-    const native = nativeOf<NativeMessage>(message, messageFormat);
-    const parts = unfold(message as CanonicalMessage);
-    for (const { options } of parts) {
-      for (const { id, name } of options?.toolCall ?? []) names.set(id, name);
-    }
-    return native === undefined
-      ? parts.flatMap((part) => fromCanonical(part, names))
-      : mapStoredMessagesToChatMessages([native]);
-  });
+  return readMessages<NativeMessage, BaseMessage>(stored, {
+    format: messageFormat,
+    own: (native) => mapStoredMessagesToChatMessages([native]),
+    others: (part) => [fromCanonical(part)],
+  }).flat();
 }
 
-type Part = { readonly type: string } & Readonly<Record<string, unknown>>;
-
-function toCanonical(message: BaseMessage): CanonicalMessage {
-  const content = contentOf(message.content as string | readonly Part[]);
-  const type = message.getType();
-  if (type === "tool" || type === "function") {
-    const { tool_call_id: id = message.name ?? "", status } = message as Partial<ToolMessage>;
-    const result = typeof content === "string" ? content : JSON.stringify(message.content);
-    const toolResult = { id, result, isError: status === "error" };
-    return { role: "user", content: result, options: { toolResult } };
-  }
-  if (type === "ai") {
-    const { tool_calls: calls = [] } = message as Partial<AIMessage>;
-    const toolCall = calls.map(({ id = "", name, args }) => ({ id, name, input: args }));
-    return { role: "assistant", content, ...(toolCall.length > 0 && { options: { toolCall } }) };
-  }
-  const roles: Readonly<Record<string, CanonicalMessage["role"]>> = {
-    system: "system",
-    developer: "developer",
-  };
-  const { role } = message as BaseMessage & { readonly role?: string };
-  return { role: roles[type] ?? (role === "assistant" ? "assistant" : "user"), content };
-}
-
-function contentOf(content: string | readonly Part[]): string | MessageContentPart[] {
-  if (typeof content === "string") return content;
-  const parts = content.flatMap(toPart);
-  const texts = parts.map((part) => (part.type === "text" ? part.text : undefined));
-  return texts.every((text) => text !== undefined) ? texts.join("\n") : parts;
-}
-
-function toPart(part: Part): MessageContentPart[] {
-  const { type, text, image_url: image, url, data } = part;
-  if (type === "text" && typeof text === "string") return [{ type, text }];
-  if (type === "image_url") {
-    const address = typeof image === "string" ? image : (image as { url?: unknown } | null)?.url;
-    return typeof address === "string" ? [{ type, image_url: { url: address } }] : [];
-  }
-  if (type !== "image" && type !== "audio" && type !== "video" && type !== "file") return [];
-  if (typeof url === "string") {
-    return type === "image"
-      ? [{ type: "image_url", image_url: { url } }]
-      : [{ type: "text", text: url }];
-  }
-  const mimeType = part["mime_type"] ?? part["mimeType"];
-  return typeof data === "string"
-    ? [
-        {
-          type,
-          data,
-          mimeType: typeof mimeType === "string" ? mimeType : "application/octet-stream",
-        },
-      ]
-    : [];
-}
-
-function fromCanonical(
-  { id, role, content, options }: CanonicalMessage,
-  names: ReadonlyMap<string, string>,
-): BaseMessage[] {
-  const own = id === undefined ? {} : { id };
-  const results = [options?.toolResult ?? []].flat() as CanonicalToolResult[];
-  if (results.length > 0) {
-    return results.map(
-      ({ id: tool_call_id, result, isError }) =>
-        new ToolMessage({
-          ...own,
-          tool_call_id,
-          content: typeof result === "string" ? result : JSON.stringify(result),
-          status: isError ? "error" : "success",
-          ...(names.has(tool_call_id) && { name: names.get(tool_call_id) as string }),
-        }),
-    );
+function fromCanonical({ id, role, content, options, answer }: Part): BaseMessage {
+  if (answer !== undefined) {
+    const { id: tool_call_id, name, result, isError } = answer;
+    return new ToolMessage({
+      id,
+      tool_call_id,
+      content: textOf(result),
+      status: isError ? "error" : "success",
+      ...(name !== undefined && { name }),
+    });
   }
   const said = typeof content === "string" ? content : content.map(toBlock);
-  const fields = { ...own, content: said };
+  const fields = { id, content: said };
   if (role === "assistant") {
     const tool_calls = (options?.toolCall ?? []).map(({ id, name, input }) => ({
       type: "tool_call" as const,
       id,
       name,
-      args: (typeof input === "string" ? parsed(input) : input) as Record<string, unknown>,
+      args: objectInput(input),
     }));
-    return [new AIMessage({ ...fields, tool_calls } as ConstructorParameters<typeof AIMessage>[0])];
+    return new AIMessage({ ...fields, tool_calls } as ConstructorParameters<typeof AIMessage>[0]);
   }
   return role === "user"
-    ? [new HumanMessage(fields as ConstructorParameters<typeof HumanMessage>[0])]
-    : [new SystemMessage(fields as ConstructorParameters<typeof SystemMessage>[0])];
+    ? new HumanMessage(fields as ConstructorParameters<typeof HumanMessage>[0])
+    : new SystemMessage(fields as ConstructorParameters<typeof SystemMessage>[0]);
 }
 
 function toBlock(part: MessageContentPart): Record<string, unknown> {
   if (part.type === "text" || part.type === "image_url") return { ...part };
   const { type, data, mimeType } = part;
   return { type, source_type: "base64", mime_type: mimeType, data };
-}
-
-function parsed(input: string): object {
-  try {
-    const value: unknown = JSON.parse(input);
-    if (typeof value === "object" && value !== null) return value;
-  } catch {
-    // A text that a model gave as arguments.
-  }
-  return { input };
 }

@@ -1,7 +1,7 @@
 /** What is given to a memory, as the message that it keeps. */
 import { isDeepStrictEqual, types } from "node:util";
 import { InvalidMessageError, type NewMessage } from "@chatstore/core";
-import { filledIn, toCanonical, unfold } from "@chatstore/core/bridge";
+import { filledIn, partsOf } from "@chatstore/core/bridge";
 import type { UpstreamAdapter, UpstreamMemory } from "./upstream.js";
 
 export type CompleteMessage = NewMessage & { id: string };
@@ -61,13 +61,10 @@ export function incoming(
 
 /** As many messages of LlamaIndex as a stored one amounts to, the last of them with its id; none when it can show nothing. */
 export function translate<Message extends NewMessage>(message: Message): Message[] {
-  const canonical = toCanonical(message);
-  if (canonical === undefined) return [];
-  const parts = canonical.options === undefined ? [canonical] : unfold(canonical);
+  const parts = partsOf(message);
   return parts.map((part, index) => {
     if (part === (message as object)) return message;
-    const id = part.id ?? (message.id === undefined ? undefined : `${message.id}/${index}`);
-    const own = { ...part, ...(id !== undefined && { id }) } as Message;
+    const own = { ...part } as object as Message;
     if (index < parts.length - 1) partial.add(own);
     return own;
   });

@@ -98,15 +98,16 @@ class ChatstoreSession implements OpenAIAgentsSession {
   async popItem(): Promise<AgentInputItem | undefined> {
     return this.#change(2, async ({ session, messages, ifVersion }) => {
       const last = toItems(messages).at(-1);
-      const popped = last?.pop();
       if (session === undefined || last === undefined) return undefined;
+      const popped = last.pop();
       // Another framework's message may be several items: what is left of it stays.
       const after = messages.at(-2)?.id ?? null;
       const written = await (last.length === 0
         ? this.#store.deleteLastMessage(this.#key, { ifVersion })
         : this.#store.replaceMessagesAfter(this.#key, after, last.map(toMessage), { ifVersion }));
       this.#follow(written, last.length - 1);
-      return popped;
+      // Of what another framework has stored, not all is an item.
+      return popped ?? this.popItem();
     });
   }
 

@@ -4,7 +4,9 @@
  * nothing names where they come from.
  */
 import type { MessageContentPart, MessageRole } from "../messages.js";
+import { mediaPart } from "./media.js";
 import type { CanonicalMessage, CanonicalToolCall, CanonicalToolResult } from "./native.js";
+import { inputOf, textOf } from "./tool-values.js";
 
 type Fields = { readonly [name: string]: unknown };
 
@@ -35,9 +37,12 @@ function isCanonical({ role, content, parts, tool_calls, toolInvocations }: Fiel
 }
 
 const foreignTypes =
-  /^(tool[-_].+|dynamic-tool|server_tool_use|function_call.*|(input|output)_.+|refusal|(redacted_)?thinking|reasoning.*|step-start|source-.+|data-.+)$/;
+  /^(tool[-_].+|dynamic-tool|server_tool_use|function_call.*|(input|output)_.+|document|refusal|(redacted_)?thinking|reasoning.*|step-start|source-.+|data-.+)$/;
 /** Of parts whose type has the same name. */
-const foreignFields = ["source", "image", "url", "mediaType", "file", "file_data"] as const;
+const foreignFields = [
+  ...["source", "image", "audio", "file", "url", "file_data"],
+  ...["mediaType", "mime_type", "source_type"],
+] as const;
 
 /** A part that another framework has. What nobody knows stays as it is. */
 function isForeignPart(part: unknown): boolean {
@@ -69,7 +74,7 @@ class Reader {
     const { role, type, data, content, parts } = fields;
     if (role === undefined && isObject(data)) {
       // LangChain's stored form: { type: "ai", data: { content, tool_calls, … } }.
-      this.message({ ...data, role: type });
+      this.message({ ...data, role: type === "generic" ? data["role"] : type });
       return;
     }
     this.role = roleOf(role);
@@ -116,7 +121,8 @@ class Reader {
     } else if (kind === "tool_result") {
       this.#result(fields["tool_use_id"], content, fields["is_error"] === true);
     } else if (kind === "function_call_output" || kind === "function_call_result") {
-      this.#result(fields["call_id"] ?? fields["callId"], fields["output"], false);
+      const failed = fields["status"] === "incomplete";
+      this.#result(fields["call_id"] ?? fields["callId"], fields["output"], failed);
     } else if (kind === "tool-result") {
       this.#result(fields["toolCallId"], fields["output"] ?? fields["result"], false);
     } else if (kind === "tool-invocation") {
@@ -125,19 +131,28 @@ class Reader {
       this.#invocation({ toolName: kind.slice("tool-".length), ...fields });
     } else if (isObject(functionCall)) this.#call(functionCall);
     else if (isObject(functionResponse)) {
-      const { id, name, response } = functionResponse;
-      this.#result(id ?? name, response, false);
+      // Gemini has no ids of its own: the first answer of a name is that of its first call.
+      const { id = this.#numbered(this.results, functionResponse["name"]), response } =
+        functionResponse;
+      const { output, result = output, error } = fieldsOf(response);
+      const isOne = Object.keys(fieldsOf(response)).length === 1;
+      const only = isOne ? (error ?? result) : undefined;
+      this.#result(id, only ?? response, only !== undefined && only === error);
     } else if (type === "" && typeof text === "string" && fields["thought"] !== true) {
       this.#text(text);
-    } else this.#media(fields);
+    } else {
+      const media = mediaPart(fields);
+      if (media !== undefined) this.content.push(media);
+    }
   }
 
   result(fields: Fields): CanonicalMessage | undefined {
     const { content, calls, results } = this;
     if (content.length === 0 && calls.length === 0 && results.length === 0) return undefined;
     const { id, createdAt, annotations, native } = fields as Partial<CanonicalMessage>;
-    const [part, ...parts] = content;
-    const said = parts.length === 0 && part?.type === "text" ? part.text : content;
+    const [part] = content;
+    const texts = content.map((one) => (one.type === "text" ? one.text : undefined));
+    const said = texts.every((text) => text !== undefined) ? texts.join("\n") : content;
     // Canonical is a result alone in its message, and otherwise a list.
     const [answer] = results;
     const isAnswer = results.length === 1 && calls.length === 0 && part === undefined;
@@ -168,7 +183,15 @@ class Reader {
     const input =
       fields["input"] ?? fields["args"] ?? fields["arguments"] ?? named["arguments"] ?? {};
     if (typeof name !== "string") return;
-    this.calls.push({ id: String(id ?? name), name, input: inputOf(input) });
+    const own = String(id ?? this.#numbered(this.calls, name));
+    this.calls.push({ id: own, name, input: inputOf(input) });
+  }
+
+  /** An id for what has none: the name, and from the second of a message on its number. */
+  #numbered(others: readonly { readonly id: string }[], name: unknown): string {
+    const isOfName = ({ id }: { readonly id: string }) => id.replace(/#\d+$/, "") === name;
+    const before = others.filter(isOfName).length;
+    return before === 0 ? String(name) : `${name}#${before + 1}`;
   }
 
   /** A call with its answer in one part, as the AI SDK has it. */
@@ -184,54 +207,12 @@ class Reader {
   #result(id: unknown, value: unknown, isError: boolean): void {
     if (typeof id === "string") this.results.push({ id, result: textOf(value), isError });
   }
-
-  /** What a model can look at, as far as both sides know how to say it. */
-  #media(fields: Fields): void {
-    const { type, source, image, url, mediaType, mimeType, inlineData } = fields;
-    const inline = fieldsOf(inlineData ?? source);
-    const data = inline["data"] ?? fields["data"];
-    const kind = inline["mimeType"] ?? inline["media_type"] ?? mediaType ?? mimeType;
-    const fileData = fields["file_data"] ?? fieldsOf(fields["file"])["file_data"];
-    const address = [url, image, fields["image_url"], inline["url"], fileData].find(
-      (one) => typeof one === "string" && /^(https?|data):/.test(one),
-    ) as string | undefined;
-    const inUrl = /^data:([^;,]+);base64,(.*)$/s.exec(address ?? "");
-    if (typeof data === "string" && typeof kind === "string") {
-      this.content.push({ type: mediaOf(kind), data, mimeType: kind });
-    } else if (address !== undefined && /image/.test(`${type} ${kind}`)) {
-      this.content.push({ type: "image_url", image_url: { url: address } });
-    } else if (inUrl !== null) {
-      const [, mimeType = "", base64 = ""] = inUrl;
-      this.content.push({ type: mediaOf(mimeType), data: base64, mimeType });
-    }
-  }
 }
 
 function roleOf(role: unknown): MessageRole | undefined {
   if (role === undefined) return undefined;
   if (canonicalRoles.has(role)) return role as MessageRole;
   return Object.hasOwn(roles, String(role)) ? roles[String(role)] : undefined;
-}
-
-function mediaOf(mimeType: string): "audio" | "video" | "image" | "file" {
-  const kind = mimeType.slice(0, mimeType.indexOf("/"));
-  return kind === "audio" || kind === "video" || kind === "image" ? kind : "file";
-}
-
-function inputOf(input: unknown): object | string {
-  return isObject(input) || typeof input === "string" ? input : {};
-}
-
-/** What a tool answered as the text that a model is shown. */
-function textOf(value: unknown): string {
-  if (typeof value === "string") return value;
-  const { type, value: inner } = fieldsOf(value);
-  // The AI SDK's `ToolResultOutput`.
-  if (inner !== undefined && typeof type === "string") return textOf(inner);
-  const parts = list(value);
-  const texts = parts.map((part) => fieldsOf(part)["text"]);
-  if (parts.length > 0 && texts.every((text) => typeof text === "string")) return texts.join("\n");
-  return JSON.stringify(value ?? "", (_, one) => (typeof one === "bigint" ? String(one) : one));
 }
 
 function list(value: unknown): readonly unknown[] {

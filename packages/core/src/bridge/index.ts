@@ -21,6 +21,7 @@ export {
 } from "./context.js";
 export { type FilledIn, filledIn } from "./filled-in.js";
 export * from "./native.js";
+export { type Part, partsOf, readMessages } from "./read.js";
 export {
   type SessionWriter,
   type StateChange,
@@ -29,5 +30,6 @@ export {
   writerOf,
 } from "./session-writer.js";
 export { toolResultId } from "./tool-messages.js";
+export { inputOf, objectInput, textOf } from "./tool-values.js";
 export { upsertMessages } from "./upsert.js";
 export { observeKey, warn, warnOnce } from "./warnings.js";

@@ -1,6 +1,7 @@
 import type { ChatMessage } from "../messages.js";
 import type { CanonicalMessage, CanonicalToolCall } from "./native.js";
 import { toolResultId } from "./tool-messages.js";
+import { objectInput } from "./tool-values.js";
 
 /** What OpenAI (length), Anthropic (characters) and everybody else but Mistral accept. */
 const common = /^[\w-]{1,40}$/;
@@ -47,23 +48,9 @@ export class ToolCallIds {
       id = shortId(`${attempt} ${call.id}`);
     }
     this.#used.add(id);
-    const input = toObject(call.input);
+    const input = objectInput(call.input);
     return id === call.id && input === call.input ? call : { ...call, id, input };
   }
-}
-
-/** Anthropic and Gemini take objects alone; for what is none, LlamaIndex's agents have the same wrapping. */
-function toObject(input: unknown): object {
-  if (typeof input === "object" && input !== null && !Array.isArray(input)) return input;
-  if (typeof input === "string") {
-    try {
-      const parsed: unknown = JSON.parse(input);
-      if (typeof parsed === "object" && parsed !== null && !Array.isArray(parsed)) return parsed;
-    } catch {
-      // The model did not finish it.
-    }
-  }
-  return input === undefined || input === null || input === "" ? {} : { rawInput: input };
 }
 
 /** Nine letters and digits that are the same for the same text. */
