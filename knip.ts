@@ -9,6 +9,7 @@ function entries(folder: string): string[] {
 
 /** What is reached otherwise than by an import. */
 const others: Readonly<Record<string, readonly string[]>> = {
+  "packages/across-e2e": ["test/worker.ts"], // a child process
   "packages/bridge-0.11": ["test/worker.js"], // a child process
   "packages/claude-agent": ["test/worker.ts"], // a child process
   "packages/core": ["test/**/*.test-d.ts"], // judged by tsc

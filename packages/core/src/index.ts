@@ -5,6 +5,7 @@
  */
 export * from "./backend.js";
 export { type ModelContextOptions, modelContext } from "./bridge/context.js";
+export { nativeContext } from "./bridge/native-context.js";
 export * from "./chat-store.js";
 export { recordDigest } from "./codec.js";
 export { createChatStore, type OwnOptions } from "./create.js";

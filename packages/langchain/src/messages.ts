@@ -71,6 +71,7 @@ export function toLangChain(stored: readonly StoredMessage[]): BaseMessage[] {
     format: messageFormat,
     own: (native) => mapStoredMessagesToChatMessages([native]),
     others: (part) => [fromCanonical(part)],
+    joinsCalls: true,
   }).flat();
 }
 

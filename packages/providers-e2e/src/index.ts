@@ -10,6 +10,7 @@ export { type MistralBody, mistral, mistralRules } from "./mistral.js";
 export { cities, forecast, type Hold, silent } from "./model.js";
 export { type OllamaBody, ollama, ollamaRules } from "./ollama.js";
 export { type OpenAIBody, openai, openaiRules } from "./openai.js";
+export { openaiResponses, type ResponsesBody, responsesRules } from "./openai-responses.js";
 export * from "./providers.js";
 export { type Rule, refusal } from "./rules.js";
 export { type FakeApi, serve } from "./server.js";

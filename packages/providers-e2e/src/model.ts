@@ -9,10 +9,13 @@ export interface Seen {
 /** A call of a tool. Each API makes an id for it as it does. */
 interface Call {
   readonly name: string;
-  readonly input: { readonly city: string };
+  readonly input: object;
 }
 
-export type Answer = { readonly text: string } | { readonly calls: readonly Call[] };
+/** What a model answers, after some thought where its API has that. */
+export type Answer =
+  | { readonly text: string; readonly thinks?: boolean }
+  | { readonly calls: readonly Call[] };
 
 /** The cities whose weather it asks for: the second and the third at once. */
 export const cities = ["Rome", "Oslo", "Lima"] as const;
@@ -30,11 +33,13 @@ const resultsAtHold = { "at the question": 0, "after Rome": 1, "after Lima": 3 }
 /** The words with which a user's message makes the model stop. */
 export const silent = (hold: Hold): string => `(be silent ${hold})`;
 
-/** The answer, and whether it ever comes. */
-export function answerTo(
+/** What a model makes of what it is shown: the answer, and whether it ever comes. */
+export type Model = (
   seen: readonly Seen[],
   hasTools: boolean,
-): { answer: Answer; hold: "whole" | "half" | undefined } {
+) => { answer: Answer; hold: "whole" | "half" | undefined };
+
+export const answerTo: Model = (seen, hasTools) => {
   const index = seen.findLastIndex(({ who }) => who === "user");
   // Where an API wants the roles in turn, messages of one role may have been joined.
   const question = seen[index]?.text.split("\n").at(-1) ?? "";
@@ -52,7 +57,7 @@ export function answerTo(
     answer: round === undefined ? { text: `${said}.` } : { calls: round },
     hold: isSilent ? "whole" : isHalf && round === undefined ? "half" : undefined,
   };
-}
+};
 
 let made = 0;
 

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
 import { setTimeout } from "node:timers/promises";
-import { type Answer, answerTo, type Seen } from "./model.js";
+import { type Answer, answerTo, type Model, type Seen } from "./model.js";
 import { type Rule, refusal } from "./rules.js";
 
 /** The API of a provider, as far as chats need it. */
@@ -14,7 +14,11 @@ export interface Api<Body> {
   hasTools(body: Body): boolean;
   isStream(body: Body, path: string): boolean;
   /** The answer as it is sent: in one piece, or in several of a stream. */
-  answer(answer: Answer, stream: boolean): readonly string[];
+  answer(
+    answer: Answer,
+    stream: boolean,
+    request: { readonly body: Body; readonly path: string },
+  ): readonly string[];
   readonly streamType: string;
   refuse(message: string): { readonly status: number; readonly body: unknown };
 }
@@ -32,8 +36,8 @@ export interface FakeApi<Body> {
   close(): Promise<void>;
 }
 
-/** Serve an API on the loopback interface. */
-export async function serve<Body>(api: Api<Body>): Promise<FakeApi<Body>> {
+/** Serve an API on the loopback interface, with a model behind it. */
+export async function serve<Body>(api: Api<Body>, model: Model = answerTo): Promise<FakeApi<Body>> {
   const accepted: Body[] = [];
   const refused: { message: string; body: Body }[] = [];
   const happenings = new EventEmitter();
@@ -50,9 +54,10 @@ export async function serve<Body>(api: Api<Body>): Promise<FakeApi<Body>> {
       return;
     }
     accepted.push(body);
-    const { answer, hold } = answerTo(api.see(body), api.hasTools(body));
-    const stream = api.isStream(body, request.url ?? "");
-    const pieces = api.answer(answer, stream);
+    const { answer, hold } = model(api.see(body), api.hasTools(body));
+    const path = request.url ?? "";
+    const stream = api.isStream(body, path);
+    const pieces = api.answer(answer, stream, { body, path });
     if (hold !== "whole") {
       response.writeHead(200, { "content-type": stream ? api.streamType : "application/json" });
       for (const piece of hold === "half" ? pieces.slice(0, -2) : pieces) {

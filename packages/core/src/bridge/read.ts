@@ -1,5 +1,5 @@
 /** What a bridge reads of a conversation that others wrote, too. */
-import type { StoredMessage } from "../messages.js";
+import type { NativeFormat, StoredMessage } from "../messages.js";
 import { toCanonical } from "./canonical.js";
 import { type CanonicalMessage, type CanonicalToolResult, nativeOf, unfold } from "./native.js";
 import { toolCalls } from "./tool-messages.js";
@@ -35,13 +35,15 @@ export type Part = StoredMessage<CanonicalMessage> & {
 export function readMessages<Native, Value>(
   messages: readonly StoredMessage[],
   form: {
-    readonly format: `${string}/${number}`;
+    readonly format: NativeFormat;
     readonly own: (native: Native, message: StoredMessage) => readonly Value[];
     readonly others: (part: Part) => readonly Value[];
+    /** Whether calls that others keep one by one are to be one message, as providers want them where results follow. */
+    readonly joinsCalls?: boolean;
   },
 ): Value[][] {
   const names = new Map<string, string>();
-  return messages.map((message) => {
+  return (form.joinsCalls ? joinCalls(messages, form.format) : messages).map((message) => {
     const native = nativeOf<Native>(message, form.format);
     const parts = partsOf(message);
     for (const { id, name } of parts.flatMap(toolCalls)) names.set(id, name);
@@ -52,6 +54,28 @@ export function readMessages<Native, Value>(
       return form.others({ ...(part as StoredMessage<CanonicalMessage>), answer });
     });
   });
+}
+
+/** Calls that no result parts, of one message. */
+function joinCalls(messages: readonly StoredMessage[], format: NativeFormat): StoredMessage[] {
+  const joined: StoredMessage[] = [];
+  let before: CanonicalMessage | undefined;
+  for (const message of messages) {
+    const isOwn = nativeOf(message, format) !== undefined;
+    const said = isOwn ? [] : partsOf(message).filter(saysSomething);
+    if (!isOwn && said.length === 0) continue;
+    const [part] = said;
+    const isCalls = said.length === 1 && part !== undefined && toolCalls(part).length > 0;
+    if (isCalls && before !== undefined && part.content.length === 0) {
+      const toolCall = [...toolCalls(before), ...toolCalls(part)];
+      before = { ...before, options: { ...before.options, toolCall } };
+      joined[joined.length - 1] = before as StoredMessage;
+    } else {
+      before = isCalls ? part : undefined;
+      joined.push(message);
+    }
+  }
+  return joined;
 }
 
 function saysSomething(part: CanonicalMessage): boolean {
