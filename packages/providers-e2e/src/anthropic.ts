@@ -49,7 +49,10 @@ export const anthropicRules: readonly Rule<AnthropicBody>[] = [
   {
     known: "https://docs.anthropic.com/en/api/messages",
     *broken({ messages }) {
-      for (const [index, { role }] of messages.entries()) {
+      for (const [index, { role, content: _, ...others }] of messages.entries()) {
+        for (const name of Object.keys(others)) {
+          yield `messages.${index}.${name}: Extra inputs are not permitted`;
+        }
         if (role !== "user" && role !== "assistant") {
           yield `messages.${index}.role: Input should be 'user' or 'assistant'`;
         }

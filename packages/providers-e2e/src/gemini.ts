@@ -27,6 +27,11 @@ export const geminiRules: readonly Rule<GeminiBody>[] = [
       if (contents.some(({ role }) => role !== "user" && role !== "model")) {
         yield "Please use a valid role: user, model.";
       }
+      for (const [index, { role: _, parts: __, ...others }] of contents.entries()) {
+        for (const name of Object.keys(others)) {
+          yield `Invalid JSON payload received. Unknown name "${name}" at 'contents[${index}]': Cannot find field.`;
+        }
+      }
     },
   },
   {

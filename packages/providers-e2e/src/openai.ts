@@ -23,6 +23,10 @@ export interface OpenAIBody {
 }
 
 const roles = ["developer", "system", "user", "assistant", "tool", "function"];
+const fields = [
+  ...["role", "content", "name", "refusal", "annotations", "audio"],
+  ...["tool_calls", "tool_call_id", "function_call"],
+];
 const reference = "https://platform.openai.com/docs/api-reference/chat/create";
 
 export const openaiRules: readonly Rule<OpenAIBody>[] = [
@@ -45,6 +49,17 @@ export const openaiRules: readonly Rule<OpenAIBody>[] = [
         }
         if (Array.isArray(content) && content.length === 0) {
           yield `Invalid 'messages[${index}].content': empty array. Expected an array with minimum length 1, but got an empty array instead.`;
+        }
+      }
+    },
+  },
+  {
+    known: reference,
+    *broken({ messages }) {
+      for (const [index, message] of messages.entries()) {
+        const unknown = Object.keys(message).find((name) => !fields.includes(name));
+        if (unknown !== undefined) {
+          yield `Additional properties are not allowed ('${unknown}' was unexpected) - 'messages.${index}'`;
         }
       }
     },
