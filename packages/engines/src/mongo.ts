@@ -67,10 +67,10 @@ export async function startMongoServer(config: MongoConfig = {}): Promise<MongoS
   };
 }
 
-/** Three members, the first of them elected. */
-export async function startMongoReplicaSet(config: MongoConfig = {}): Promise<MongoReplicaSet> {
+/** Some members, the first of them elected. */
+export async function startMongoReplicaSet(count = 3): Promise<MongoReplicaSet> {
   const servers = await Promise.all(
-    [1, 2, 3].map(() => startMongoServer({ replSet: replicaSet, ...config })),
+    Array.from({ length: count }, () => startMongoServer({ replSet: replicaSet })),
   );
   const [first] = servers as [MongoServer];
   const addresses = servers.map(({ port }) => `${host}:${port}`);
@@ -94,7 +94,8 @@ export async function startMongoReplicaSet(config: MongoConfig = {}): Promise<Mo
     await until("the members to follow a primary", async () => {
       const { members } = await command(first.url, { replSetGetStatus: 1 });
       const states = (members as { stateStr: string }[]).map(({ stateStr }) => stateStr);
-      return states.sort().join() === "PRIMARY,SECONDARY,SECONDARY";
+      const followers = states.filter((state) => state === "SECONDARY").length;
+      return states.includes("PRIMARY") && followers === count - 1;
     });
   } catch (error) {
     await stop();

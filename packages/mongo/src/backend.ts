@@ -59,10 +59,7 @@ export class MongoBackend implements ChatStoreBackend {
   }
 
   async open({ migrate, signal }: { readonly migrate: MigrateMode; readonly signal: AbortSignal }) {
-    await this.#documents.connect(signal);
-    const hello = await this.#documents.run(signal, (_, db) =>
-      db.command({ hello: 1 }, { readPreference: "primary" }),
-    );
+    const hello = await this.#documents.connect(signal);
     if (hello["isWritablePrimary"] !== true) {
       throw new BackendError(
         "The MongoDB server is not the primary: let the url name the replica set",
@@ -79,6 +76,7 @@ export class MongoBackend implements ChatStoreBackend {
           `this @chatstore/mongo knows up to ${schema.currentVersion}: upgrade it`,
       );
     }
+    if (migrate !== "off") await this.#documents.refuseUnusable(signal);
     if (migrate !== "off" && (stored?.version ?? 0) < schema.currentVersion) {
       if (migrate === "check") {
         throw new SchemaError(
@@ -283,8 +281,8 @@ export class MongoBackend implements ChatStoreBackend {
       );
       const removed = await inTurns(expired, async ({ _id, edit, version }) => {
         // With this version it stays expired.
-        const { deletedCount } = await this.#documents.write(signal, ({ sessions }) =>
-          sessions.deleteOne({ _id, edit, version }),
+        const { deletedCount } = await this.#documents.write(signal, ({ sessions }, options) =>
+          sessions.deleteOne({ _id, edit, version }, options),
         );
         await tidy(this.#documents, { id: _id }, "unknown", signal);
         return version === null ? 0 : deletedCount;
@@ -328,7 +326,7 @@ export class MongoBackend implements ChatStoreBackend {
     const messages = records.map(schema.toMessage);
     const fields = messages.length > 0 ? schema.appended(messages) : {};
     const conditions = records.length > 0 ? [schema.isLive, schema.hasRoom] : [schema.isLive];
-    const head = await this.#documents.write(signal, ({ sessions }) =>
+    const head = await this.#documents.write(signal, ({ sessions }, options) =>
       sessions.findOneAndUpdate(
         { ...filter, _id: key.id, $expr: { $and: conditions } },
         schema.change(fields, write, patch),
@@ -336,6 +334,7 @@ export class MongoBackend implements ChatStoreBackend {
           returnDocument: "after",
           projection: { messageCount: 1, bytes: 1, length: { $size: "$messages" } },
           includeResultMetadata: false,
+          ...options,
         },
       ),
     );
@@ -452,9 +451,12 @@ export class MongoBackend implements ChatStoreBackend {
 
   /** Put a head where there is none. */
   async #create(key: Key, pipeline: Document[], signal: AbortSignal): Promise<boolean> {
-    const created = await this.#documents.write(signal, ({ sessions }) =>
+    const created = await this.#documents.write(signal, ({ sessions }, options) =>
       sessions
-        .updateOne({ _id: key.id, edit: { $exists: false } }, pipeline, { upsert: true })
+        .updateOne({ _id: key.id, edit: { $exists: false } }, pipeline, {
+          ...options,
+          upsert: true,
+        })
         .catch(ignoreDuplicate),
     );
     return created?.upsertedCount === 1;
@@ -464,8 +466,8 @@ export class MongoBackend implements ChatStoreBackend {
   async #change(head: Found, pipeline: Document[], signal: AbortSignal): Promise<boolean> {
     const { _id, version, generation, edit, sealed, isLive } = head;
     const $expr = isLive ? schema.isLive : schema.isExpired;
-    const { matchedCount } = await this.#documents.write(signal, ({ sessions }) =>
-      sessions.updateOne({ _id, version, generation, edit, sealed, $expr }, pipeline),
+    const { matchedCount } = await this.#documents.write(signal, ({ sessions }, options) =>
+      sessions.updateOne({ _id, version, generation, edit, sealed, $expr }, pipeline, options),
     );
     return matchedCount === 1;
   }

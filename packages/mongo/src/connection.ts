@@ -11,7 +11,7 @@ import {
   type ServerUrl,
   TimeoutError,
 } from "@chatstore/core";
-import { type Db, MongoClient, type MongoClientOptions } from "mongodb";
+import { type Db, type Document, MongoClient, type MongoClientOptions } from "mongodb";
 import type { ConnectionOptions } from "./options.js";
 
 const defaultTimeout = 5_000;
@@ -27,6 +27,10 @@ export class Connection {
   readonly #client: MongoClient | undefined;
   /** Whether the client was made here, so that it is closed here. */
   readonly #isOwn: boolean;
+  /** Whatever was sent went through one. */
+  readonly #handedOut: { readonly count: number } | undefined;
+  /** Whether the driver sends a write a second time, by itself, when the first time broke off. */
+  #sendsAgain = true;
   /** Why the last operation did not reach a server. */
   #unreached: string | undefined;
 
@@ -44,6 +48,7 @@ export class Connection {
       this.#client = createClient(url, parts, mongo, options.timeout ?? defaultTimeout);
       this.db = this.#client.db(database ?? parts.database ?? "chatstore");
     }
+    this.#handedOut = this.#client && connectionsOf(this.#client);
   }
 
   /**
@@ -57,11 +62,17 @@ export class Connection {
     operation: (db: Db) => Promise<T>,
   ): Promise<T> {
     if (signal.aborted) throw this.#tooLate("not-applied");
+    const before = this.#handedOut?.count;
+    // Others that run at the same time may have got it: then it is not certain either.
+    const gotNone = () => before !== undefined && before === this.#handedOut?.count;
+    // This copy of the driver is known to send nothing after the signal.
+    const isCancelled = () => gotNone() && this.#client instanceof MongoClient;
     return new Promise<T>((resolve, reject) => {
-      const onAbort = () => reject(this.#tooLate(outcome));
+      const onAbort = () => reject(this.#tooLate(isCancelled() ? "not-applied" : outcome));
       signal.addEventListener("abort", onAbort, { once: true });
       const fail = (error: unknown) => {
-        const failure = toChatStoreError(error, outcome);
+        const unsent = this.#sendsAgain && !gotNone() ? outcome : "not-applied";
+        const failure = toChatStoreError(error, outcome, unsent);
         this.#unreached = isUnsent(error) ? failure.message : undefined;
         reject(failure);
       };
@@ -74,11 +85,20 @@ export class Connection {
     });
   }
 
-  /** Rejects with what keeps the client from connecting. Once it has, it finds its servers again by itself. */
-  async connect(signal: AbortSignal): Promise<void> {
+  /**
+   * Rejects with what keeps the client from connecting. Once it has, it finds its servers again by itself.
+   *
+   * @returns What the server says of itself.
+   */
+  async connect(signal: AbortSignal): Promise<Document> {
     await this.run(signal, "not-applied", async () => {
       await this.#client?.connect();
     });
+    const hello = await this.run(signal, "not-applied", (db) =>
+      db.command({ hello: 1 }, { readPreference: "primary" }),
+    );
+    this.#sendsAgain = hello["setName"] !== undefined || hello["msg"] === "isdbgrid";
+    return hello;
   }
 
   /** Release what was opened here. */
@@ -92,6 +112,19 @@ export class Connection {
   #tooLate(outcome: FailureOutcome): TimeoutError {
     return new TimeoutError(this.#unreached ?? "MongoDB did not answer in time", { outcome });
   }
+}
+
+/** By client: many stores may have the same. */
+const counters = new WeakMap<MongoClient, { count: number }>();
+
+/** Counts the connections that a client hands out to operations. */
+function connectionsOf(client: MongoClient): { readonly count: number } {
+  const known = counters.get(client);
+  if (known !== undefined) return known;
+  const counter = { count: 0 };
+  counters.set(client, counter);
+  client.on("connectionCheckedOut", () => counter.count++);
+  return counter;
 }
 
 function partsOf(url: string): ServerUrl {
@@ -164,10 +197,10 @@ interface DriverError extends Error {
   readonly reason?: { readonly servers?: ReadonlyMap<string, { readonly error?: unknown }> };
 }
 
-/** Names of errors that say: the operation never left this process, or no server took it. */
-const unsent =
+/** Names of errors that say: this time the operation did not leave the process, or no server took it. */
+const notSent =
   /^Mongo(ServerSelection|WaitQueueTimeout|PoolCleared|PoolClosed|PoolClearedOnNetwork|NotConnected|TopologyClosed|ServerClosed|ClientClosed|InvalidArgument|Compatibility|Parse|MissingCredentials|MissingDependency|API|Runtime|StalePrimary)Error$/;
-/** Those of them that no waiting mends. */
+/** Those of them that no waiting mends, and that come before anything is sent. */
 const misused =
   /^Mongo(InvalidArgument|Compatibility|Parse|MissingCredentials|MissingDependency|ClientClosed|API)Error$/;
 /** Codes of a server that steps down, shuts down, or has lost another one: later it works. */
@@ -178,8 +211,16 @@ const passing = new Set([
 /** Those of them that say: the write was refused before it began. */
 const refused = new Set([112, 133, 134, 10058, 10107, 13435, 13436]);
 
-/** What was thrown, as a Chatstore error. */
-function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatStoreError {
+/**
+ * What was thrown, as a Chatstore error.
+ *
+ * @param unsent The outcome when the operation was not sent, the last time that the driver tried.
+ */
+function toChatStoreError(
+  error: unknown,
+  outcome: FailureOutcome,
+  unsent: FailureOutcome,
+): ChatStoreError {
   if (error instanceof ChatStoreError) return error;
   if (!(error instanceof Error)) {
     return new BackendError(`MongoDB failed: ${String(error)}`, { retryable: false, outcome });
@@ -201,9 +242,8 @@ function toChatStoreError(error: unknown, outcome: FailureOutcome): ChatStoreErr
     }
     return failed(true, refused.has(code) ? "not-applied" : outcome);
   }
-  if (isUnsent(error)) {
-    return failed(!misused.test(name), "not-applied");
-  }
+  if (misused.test(name)) return failed(false, "not-applied");
+  if (isUnsent(error)) return failed(true, unsent);
   // A bulk write without a code wraps a failure of the network; a socket's own error sometimes comes without a wrapping.
   const socket = name === "Error" && typeof code === "string";
   return failed(
@@ -221,7 +261,7 @@ export function isDuplicateKey(error: unknown): boolean {
 
 function isUnsent(error: unknown): boolean {
   const { name, errorLabels = [] } = error as DriverError;
-  return unsent.test(name) || errorLabels.includes("HandshakeError");
+  return notSent.test(name) || errorLabels.includes("HandshakeError");
 }
 
 /** Why no server was selected stands in the description of the servers. */
@@ -237,8 +277,12 @@ function reasonOf(error: DriverError): string {
   return [message, ...reasons].join("; ");
 }
 
-function adviceOn({ code }: DriverError): string {
+function adviceOn({ code, message }: DriverError): string {
   switch (code) {
+    case 2:
+      return /journal/.test(message)
+        ? " Start the server with its journal: without it, a crash takes what it has acknowledged."
+        : "";
     case 18:
       return " Check user and password, and the URL's authSource.";
     case 13:

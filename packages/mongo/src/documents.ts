@@ -1,9 +1,15 @@
 /** The documents of one store: how they are asked for and written, and what is read of a session at once. */
-import { ClosedError, type FailureOutcome, type Key, type SessionRecord } from "@chatstore/core";
+import {
+  ClosedError,
+  type FailureOutcome,
+  type Key,
+  SchemaError,
+  type SessionRecord,
+} from "@chatstore/core";
 import type { Collection, Document } from "mongodb";
 import { Connection, isDuplicateKey } from "./connection.js";
 import type { MongoChatStoreOptions } from "./options.js";
-import type { Bucket, Head, Message, Meta } from "./schema.js";
+import type { Bucket, BucketId, Head, Message, Meta } from "./schema.js";
 import * as schema from "./schema.js";
 
 /** So many sessions are worked on at once. */
@@ -57,9 +63,10 @@ export class Documents {
     return this.#collections.buckets.collectionName;
   }
 
-  async connect(signal: AbortSignal): Promise<void> {
+  /** What the server says of itself. */
+  async connect(signal: AbortSignal): Promise<Document> {
     if (this.#closed) throw new ClosedError();
-    await this.#connection.connect(signal);
+    return this.#connection.connect(signal);
   }
 
   async close(): Promise<void> {
@@ -98,6 +105,62 @@ export class Documents {
     return { ...head, buckets };
   }
 
+  /** The names of a session's buckets, and then its head: all that were there before it was read. */
+  async listBuckets(
+    { id }: Pick<Key, "id">,
+    outcome: FailureOutcome,
+    signal: AbortSignal,
+  ): Promise<{
+    readonly ids: readonly BucketId[];
+    readonly head: Pick<Head, "_id" | "generation" | "edit" | "sealed" | "runs"> | undefined;
+  }> {
+    const head = [
+      { $match: { _id: id } },
+      { $project: { generation: 1, edit: 1, sealed: 1, runs: 1 } },
+    ];
+    const found = await this.run(
+      signal,
+      ({ buckets, sessions }) =>
+        buckets
+          .aggregate<Document>([
+            { $match: { _id: schema.bucketsOf(id) } },
+            { $project: { _id: 1 } },
+            { $unionWith: { coll: sessions.collectionName, pipeline: head } },
+          ])
+          .toArray(),
+      outcome,
+    );
+    const last = found.at(-1);
+    const hasHead = last?.["_id"] === id;
+    return {
+      ids: (hasHead ? found.slice(0, -1) : found).map(({ _id }) => _id as BucketId),
+      head: hasHead ? (last as Head) : undefined,
+    };
+  }
+
+  /** @throws SchemaError when somebody made a collection that mixes up keys, or forgets what it was told. */
+  async refuseUnusable(signal: AbortSignal): Promise<void> {
+    const names = Object.values(this.#collections as object).map(
+      ({ collectionName }: Collection) => collectionName,
+    );
+    const found = await this.run(signal, (_, db) =>
+      db.listCollections({ name: { $in: names } }, { nameOnly: false }).toArray(),
+    );
+    for (const { name, type, options = {} } of found) {
+      const { collation, capped } = options;
+      const flaw = collation
+        ? `has a collation (${collation["locale"]}), under which different keys can be the same`
+        : capped
+          ? "is capped: it drops what is oldest"
+          : type !== undefined && type !== "collection" && `is a ${type}`;
+      if (flaw) {
+        throw new SchemaError(
+          `${name} ${flaw}. Let the store make its collections, or make it without that, and copy what it holds`,
+        );
+      }
+    }
+  }
+
   /** @param outcome Of the write that this belongs to, when it fails and the failure does not tell. */
   run<T>(
     signal: AbortSignal,
@@ -108,12 +171,16 @@ export class Documents {
     return this.#connection.run(signal, outcome, (db) => operation(this.#collections, db));
   }
 
+  /**
+   * @param operation Is given options for the driver, with which it stops waiting for a connection when the signal aborts: what
+   *   is refused as not applied must not happen later. (Its types allow a signal only to reads.)
+   */
   write<T>(
     signal: AbortSignal,
-    operation: (collections: Collections) => Promise<T>,
+    operation: (collections: Collections, options: object) => Promise<T>,
     outcome: FailureOutcome = "unknown",
   ): Promise<T> {
-    return this.run(signal, operation, outcome);
+    return this.run(signal, (collections) => operation(collections, { signal }), outcome);
   }
 }
 

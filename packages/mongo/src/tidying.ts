@@ -1,9 +1,8 @@
 /** Removal of sessions, and of buckets that no head counts. */
 import { randomBytes } from "node:crypto";
 import type { FailureOutcome, Key } from "@chatstore/core";
-import type { Filter } from "mongodb";
 import { type Documents, inTurns } from "./documents.js";
-import type { Bucket, BucketId, Head } from "./schema.js";
+import type { BucketId, Head } from "./schema.js";
 import * as schema from "./schema.js";
 
 /** One request deletes so many buckets; one call looks at so many for orphans. */
@@ -21,8 +20,8 @@ export async function eraseSession(
     // What has expired may begin anew meanwhile: that stays.
     const { isLive, version } = found;
     const filter = isLive ? { _id: session } : { _id: session, version };
-    const { deletedCount } = await documents.write(signal, ({ sessions }) =>
-      sessions.deleteOne(filter),
+    const { deletedCount } = await documents.write(signal, ({ sessions }, options) =>
+      sessions.deleteOne(filter, options),
     );
     erased = isLive ? deletedCount : 0;
   }
@@ -43,27 +42,18 @@ export async function tidy(
   signal: AbortSignal,
 ): Promise<void> {
   for (;;) {
-    const listed = await documents.run(
-      signal,
-      ({ buckets }) =>
-        buckets
-          .find({ _id: schema.bucketsOf(key.id) } as Filter<Bucket>, { projection: { _id: 1 } })
-          .toArray(),
-      outcome,
-    );
-    if (listed.length === 0) return;
-    const head = await documents.find(key, {}, signal);
-    const ids = listed.map(({ _id }) => _id);
+    const { ids, head } = await documents.listBuckets(key, outcome, signal);
     const dead = head === undefined ? ids : ids.filter((id) => !schema.counts(head, id));
     if (dead.length === 0) return;
     if (head !== undefined) {
       const { _id, generation, edit, sealed } = head;
       const { matchedCount } = await documents.write(
         signal,
-        ({ sessions }) =>
+        ({ sessions }, options) =>
           sessions.updateOne(
             { _id, generation, edit, sealed },
             { $set: { edit: randomBytes(9).toString("base64url") } },
+            options,
           ),
         outcome,
       );
@@ -84,7 +74,7 @@ export async function removeBuckets(
     const some = ids.slice(start, start + bucketsPerRequest);
     await documents.write(
       signal,
-      ({ buckets }) => buckets.deleteMany({ _id: { $in: some } }),
+      ({ buckets }, options) => buckets.deleteMany({ _id: { $in: some } }, options),
       outcome,
     );
   }

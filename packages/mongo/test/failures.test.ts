@@ -149,6 +149,31 @@ await withEngine(startMongoServer, ({ url, process: server }) => {
     expect(await contents(openStore({ url, collection }))).toEqual(["one", "two", "three", "four"]);
   });
 
+  test("a write that no server got is not applied, in whichever attempt the time ran out", async () => {
+    const collection = newCollection();
+    const open = (options: mongo.MongoChatStoreOptions) =>
+      openStore({ ...options, collection, timeout: 1_000 });
+    // One gives up looking for a server before the store does, one never does.
+    const stores = [open({ url }), open({ client: beside(url), database: "chatstore" })];
+    for (const store of stores) await store.addMessage(key, say("before"));
+    await server.kill();
+    // They find out.
+    for (const store of stores) await refusal(store.getSession(key));
+    const failing = stores.map((store) => refusal(store.addMessage(key, say("canary"))));
+    const errors = await Promise.all(failing).finally(() => server.start());
+    for (const error of errors) {
+      expect(error).toMatchObject({ retryable: true, outcome: "not-applied" });
+    }
+    // Nor does it happen when the server is back.
+    for (const store of stores) await store.addMessage(key, say("after"));
+    expect(await contents(openStore({ url, collection }))).toEqual([
+      "before",
+      "before",
+      "after",
+      "after",
+    ]);
+  });
+
   test("a process can end although the server does not answer", async () => {
     const proxy = await newProxy();
     const source = `import { mongoChatStore } from ${JSON.stringify(built)};
@@ -195,6 +220,32 @@ await withEngine(startMongoServer, ({ url, process: server }) => {
     expect(await contents(store)).toEqual(many(200).map(({ content }) => content));
   });
 
+  test("whatever the settings, a change is on a majority's disks before it is acknowledged", async () => {
+    const careless = { writeConcern: { w: 1, journal: false }, monitorCommands: true };
+    const clients = [
+      new MongoClient(url, careless),
+      new MongoClient(`${url}&w=0&journal=false`, { monitorCommands: true }),
+    ];
+    for (const client of clients) {
+      onTestFinished(() => client.close());
+      const concerns = new Set<string>();
+      client.on("commandStarted", ({ commandName, command }) => {
+        if (/^(insert|update|delete|findAndModify|createIndexes)$/.test(commandName)) {
+          const { w, j } = command["writeConcern"];
+          concerns.add(`${commandName} ${w} ${j}`);
+        }
+      });
+      const store = openStore({ client, collection: newCollection() });
+      await store.setMessages(key, many(100));
+      await store.addMessages(key, many(100, 100));
+      await store.updateMessage(key, "m1", say("edited"));
+      await store.deleteMessages(key);
+      const names = ["createIndexes", "delete", "findAndModify", "insert", "update"];
+      expect([...concerns].sort()).toEqual(names.map((name) => `${name} majority true`));
+      expect(store.capabilities.survives).toBe("host");
+    }
+  });
+
   test("options that are wrong are refused at once", () => {
     const client = new MongoClient(url);
     const wrong: mongo.MongoChatStoreOptions[] = [
@@ -227,6 +278,19 @@ await withEngine(startMongoServer, ({ url, process: server }) => {
     }
   });
 });
+
+await withEngine(
+  () => startMongoServer({ nojournal: true }),
+  ({ url }) => {
+    test("a server that keeps no journal acknowledges nothing", async () => {
+      for (const migrate of ["auto", "off"] as const) {
+        const error = await refusal(openStore({ url, migrate }).addMessage(key, say("canary")));
+        expect(error).toMatchObject({ retryable: false, outcome: "not-applied" });
+        expect(error.message).toContain("Start the server with its journal");
+      }
+    });
+  },
+);
 
 await withEngine(
   () => startMongoServer({ auth: true }),

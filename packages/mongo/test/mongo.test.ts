@@ -265,6 +265,25 @@ await withEngine(startMongoServer, ({ url }) => {
     expect(indexes).toEqual(own);
   });
 
+  test.each([
+    ["sessions", { collation: { locale: "en", strength: 2 } }, "collation (en)"],
+    ["buckets", { collation: { locale: "de", numericOrdering: true } }, "collation (de)"],
+    ["sessions", { capped: true, size: 4096 }, "capped"],
+    ["buckets", { viewOn: "other" }, "view"],
+  ])("%s that somebody made with %j are refused", async (name, settings, says) => {
+    const collection = newCollection();
+    const db = beside(url).db("chatstore");
+    await db.createCollection(`${collection}.${name}`, settings);
+    for (const migrate of ["auto", "check"] as const) {
+      const error = await refusal(openStore({ url, collection, migrate }).open());
+      expect(error).toMatchObject({ code: "SCHEMA" });
+      expect(error.message).toContain(says);
+      expect(error.message).toContain(`${collection}.${name}`);
+    }
+    await db.collection(`${collection}.${name}`).drop();
+    await openStore({ url, collection }).addMessage(key, say("hello"));
+  });
+
   test("a newer format is refused", async () => {
     const collection = newCollection();
     await openStore({ url, collection }).open();

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { testChatStore } from "@chatstore/core/conformance";
-import { startMongoReplicaSet } from "@chatstore/engines";
+import { startMongoReplicaSet, startProxy } from "@chatstore/engines";
 import { withEngine } from "@chatstore/engines/vitest";
-import { expect, test } from "vitest";
-import { contents, key, openStore, orphans, say } from "./store.ts";
+import { expect, onTestFinished, test } from "vitest";
+import { contents, key, openStore, orphans, refusal, say } from "./store.ts";
 
 await withEngine(startMongoReplicaSet, (replicaSet) => {
   const { url } = replicaSet;
@@ -65,3 +65,34 @@ await withEngine(startMongoReplicaSet, (replicaSet) => {
     guarantees: ["G5", "G6", "G13"],
   });
 });
+
+await withEngine(
+  () => startMongoReplicaSet(1),
+  ({ url, servers }) => {
+    test("a single member survives no failover", async () => {
+      const store = openStore({ url });
+      await store.addMessage(key, say("hello"));
+      expect(store.capabilities.survives).toBe("host");
+    });
+
+    test("a write that the driver began a second time by itself may have happened the first time", async () => {
+      const proxy = await startProxy(String(servers[0]?.url));
+      onTestFinished(() => proxy.stop());
+      const collection = "again";
+      const store = openStore({ url: proxy.url, collection, timeout: 1_000 });
+      await store.addMessage(key, say("one"));
+      let error: Error | undefined;
+      const isLost = await proxy.loseReply(
+        1,
+        async () => {
+          error = await refusal(store.addMessage(key, say("canary")));
+        },
+        async () => proxy.blackHole(),
+        "canary",
+      );
+      expect(isLost).toBe(true);
+      expect(await contents(openStore({ url, collection }))).toEqual(["one", "canary"]);
+      expect(error).toMatchObject({ retryable: true, outcome: "unknown" });
+    });
+  },
+);
