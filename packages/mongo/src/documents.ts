@@ -1,4 +1,5 @@
 /** The documents of one store: how they are asked for and written, and what is read of a session at once. */
+import { setMaxListeners } from "node:events";
 import {
   ClosedError,
   type FailureOutcome,
@@ -180,6 +181,8 @@ export class Documents {
     operation: (collections: Collections, options: object) => Promise<T>,
     outcome: FailureOutcome = "unknown",
   ): Promise<T> {
+    // Many sessions at once wait on one signal, and the driver adds listeners of its own: no leak.
+    setMaxListeners(0, signal);
     return this.run(signal, (collections) => operation(collections, { signal }), outcome);
   }
 }

@@ -237,6 +237,21 @@ await withEngine(startMongoServer, ({ url }) => {
     expect(await stored(url, collection)).toEqual({ sessions: [], buckets: [] });
   }, 600_000);
 
+  test("erasing many sessions at once makes Node.js warn of nothing", async () => {
+    const warnings: Error[] = [];
+    const listener = (warning: Error) => warnings.push(warning);
+    process.on("warning", listener);
+    onTestFinished(() => void process.off("warning", listener));
+    const store = openStore({ url, collection: newCollection() });
+    const keys = Array.from({ length: 30 }, (_, n) =>
+      mongo.sessionKey({ tenant: "acme", user: "alice", conversation: `${n}` }),
+    );
+    for (const each of keys) await store.addMessages(each, many(70));
+    expect(await store.deleteSessions({ tenant: "acme", user: "alice" })).toBe(30);
+    await new Promise(setImmediate);
+    expect(warnings).toEqual([]);
+  });
+
   test("a bucket that somebody deleted is an error, not a shorter history", async () => {
     const collection = newCollection();
     const store = openStore({ url, collection });
