@@ -1,5 +1,5 @@
 import { testChatStore } from "@chatstore/core/conformance";
-import { startProxy, startRedis } from "@chatstore/engines";
+import { startProxy, startRedis, startRedisServer } from "@chatstore/engines";
 import { withEngine } from "@chatstore/engines/vitest";
 import { afterAll } from "vitest";
 import { hooksOf } from "./hooks.ts";
@@ -17,3 +17,19 @@ await withEngine(startRedis, async ({ url }) => {
     readable: true,
   });
 });
+
+// A server that syncs each write promises more, so more is asked of it.
+await withEngine(
+  () => startRedisServer({ appendfsync: "always" }),
+  ({ url, crash }) => {
+    testChatStore({
+      name: "redis, each write synced",
+      module: new URL("../dist/index.js", import.meta.url),
+      factory: "redisChatStore",
+      options: (namespace) => ({ url, prefix: namespace }),
+      guarantees: ["G1"],
+      tests: ["what is acknowledged survives a crash of the engine"],
+      hooks: { crash: async () => crash?.() },
+    });
+  },
+);
