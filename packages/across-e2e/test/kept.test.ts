@@ -1,11 +1,13 @@
 /** The table of docs/contract.md says what conversions keep: each cell is tried. */
 import { readFileSync } from "node:fs";
 import type { SessionStoreEntry } from "@anthropic-ai/claude-agent-sdk";
+import { aiSdkChat } from "@chatstore/ai-sdk";
 import { claudeSessionKey, claudeSessionStore } from "@chatstore/claude-agent";
 import { type ChatStore, memoryChatStore, type NewMessage } from "@chatstore/core";
 import { ChatstoreMessageHistory } from "@chatstore/langchain";
 import { openAIAgentsSession } from "@chatstore/openai-agents";
 import { mapStoredMessagesToChatMessages, type StoredMessage } from "@langchain/core/messages";
+import type { UIMessage } from "ai";
 import { expect, test } from "vitest";
 
 const session = { projectKey: "across", sessionId: "kept" };
@@ -17,6 +19,9 @@ const [picture, sound, paper] = ["UElDVFVSRQ", "U09VTkQ", "UEFQRVI"] as const;
 const pictureUrl = `data:image/png;base64,${picture}`;
 
 const user = (content: unknown) => ({ role: "user", content });
+const ui = (role: string, ...parts: object[]) => ({ id: uuid, role, parts });
+const tool = (more: object) =>
+  ui("assistant", { type: "tool-weather", toolCallId: call.id, input: call.input, ...more });
 const human = (content: unknown, more = {}) => ({ type: "human", data: { content, ...more } });
 const spoken = (type: string, content: unknown, more = {}) => ({
   type,
@@ -37,6 +42,7 @@ const rows: Readonly<
     string,
     {
       readonly canonical: readonly object[];
+      readonly "AI SDK": readonly object[];
       readonly "OpenAI Agents": readonly object[];
       readonly "Claude Agent": readonly object[];
       readonly "LangChain.js": readonly object[];
@@ -46,6 +52,7 @@ const rows: Readonly<
 > = {
   "a text": {
     canonical: [user("Hello")],
+    "AI SDK": [ui("user", { type: "text", text: "Hello" })],
     "OpenAI Agents": [user("Hello")],
     "Claude Agent": [spoken("user", "Hello")],
     "LangChain.js": [human("Hello")],
@@ -53,6 +60,7 @@ const rows: Readonly<
   },
   "who speaks: a system message": {
     canonical: [{ role: "system", content: "Be kind" }],
+    "AI SDK": [ui("system", { type: "text", text: "Be kind" })],
     "OpenAI Agents": [{ role: "system", content: "Be kind" }],
     "Claude Agent": [{ type: "system", uuid, content: "Be kind" }],
     "LangChain.js": [{ type: "system", data: { content: "Be kind" } }],
@@ -60,6 +68,7 @@ const rows: Readonly<
   },
   "a call: its id, name and arguments": {
     canonical: [called],
+    "AI SDK": [tool({ state: "input-available" })],
     "OpenAI Agents": [
       { type: "function_call", callId: call.id, name: "weather", arguments: '{"city":"Rome"}' },
     ],
@@ -74,6 +83,7 @@ const rows: Readonly<
   },
   "a tool's answer": {
     canonical: [called, answerOf("Sunny", false)],
+    "AI SDK": [tool({ state: "output-available", output: "Sunny" })],
     "OpenAI Agents": [{ type: "function_call_result", callId: call.id, output: "Sunny" }],
     "Claude Agent": [
       spoken("user", [{ type: "tool_result", tool_use_id: call.id, content: "Sunny" }]),
@@ -83,6 +93,7 @@ const rows: Readonly<
   },
   "that a tool failed": {
     canonical: [called, answerOf("No such city", true)],
+    "AI SDK": [tool({ state: "output-error", errorText: "No" })],
     "OpenAI Agents": [
       { type: "function_call_result", callId: call.id, output: "No", status: "incomplete" },
     ],
@@ -94,10 +105,11 @@ const rows: Readonly<
     "LangChain.js": [
       { type: "tool", data: { content: "No", tool_call_id: call.id, status: "error" } },
     ],
-    found: /"is_?error":true|"status":"(error|incomplete)"/i,
+    found: /"is_?error":true|"status":"(error|incomplete)"|output-error/i,
   },
   "an image with an address": {
     canonical: [user([{ type: "image_url", image_url: { url: address } }])],
+    "AI SDK": [ui("user", { type: "file", mediaType: "image/png", url: address })],
     "OpenAI Agents": [user([{ type: "input_image", image: address }])],
     "Claude Agent": [spoken("user", [{ type: "image", source: { type: "url", url: address } }])],
     "LangChain.js": [human([{ type: "image_url", image_url: { url: address } }])],
@@ -105,6 +117,7 @@ const rows: Readonly<
   },
   "an image as data": {
     canonical: [user([{ type: "image", data: picture, mimeType: "image/png" }])],
+    "AI SDK": [ui("user", { type: "file", mediaType: "image/png", url: pictureUrl })],
     "OpenAI Agents": [user([{ type: "input_image", image: pictureUrl }])],
     "Claude Agent": [
       spoken("user", [
@@ -116,6 +129,9 @@ const rows: Readonly<
   },
   "a sound": {
     canonical: [user([{ type: "audio", data: sound, mimeType: "audio/wav" }])],
+    "AI SDK": [
+      ui("user", { type: "file", mediaType: "audio/wav", url: `data:audio/wav;base64,${sound}` }),
+    ],
     "OpenAI Agents": [user([{ type: "audio", audio: sound, format: "wav" }])],
     "Claude Agent": [],
     "LangChain.js": [human([{ type: "audio", data: sound, mime_type: "audio/wav" }])],
@@ -123,6 +139,13 @@ const rows: Readonly<
   },
   "a file": {
     canonical: [user([{ type: "file", data: paper, mimeType: "application/pdf" }])],
+    "AI SDK": [
+      ui("user", {
+        type: "file",
+        mediaType: "application/pdf",
+        url: `data:application/pdf;base64,${paper}`,
+      }),
+    ],
     "OpenAI Agents": [user([{ type: "input_file", file: `data:application/pdf;base64,${paper}` }])],
     "Claude Agent": [
       spoken("user", [
@@ -137,6 +160,7 @@ const rows: Readonly<
   },
   "what a model thought": {
     canonical: [{ role: "assistant", content: "", options: { reasoning: "Hm, so" } }],
+    "AI SDK": [ui("assistant", { type: "reasoning", text: "Hm, so" })],
     "OpenAI Agents": [
       { type: "reasoning", id: "rs_1", content: [{ type: "input_text", text: "Hm, so" }] },
     ],
@@ -148,6 +172,7 @@ const rows: Readonly<
   },
   "a message's id": {
     canonical: [{ id: uuid, ...user("Hello") }],
+    "AI SDK": [ui("user", { type: "text", text: "Hello" })],
     "OpenAI Agents": [{ id: uuid, ...user("Hello") }],
     "Claude Agent": [spoken("user", "Hello")],
     "LangChain.js": [human("Hello", { id: uuid })],
@@ -155,6 +180,7 @@ const rows: Readonly<
   },
   "a message's time": {
     canonical: [{ ...user("Hello"), createdAt: new Date("2020-02-02T02:02:02.000Z") }],
+    "AI SDK": [],
     "OpenAI Agents": [],
     "Claude Agent": [spoken("user", "Hello", { timestamp: "2020-02-02T02:02:02.000Z" })],
     "LangChain.js": [],
@@ -168,7 +194,19 @@ interface Bridge {
   read(store: ChatStore): Promise<unknown>;
 }
 
-const bridges: Readonly<Record<"OpenAI Agents" | "Claude Agent" | "LangChain.js", Bridge>> = {
+const bridges: Readonly<
+  Record<"AI SDK" | "OpenAI Agents" | "Claude Agent" | "LangChain.js", Bridge>
+> = {
+  "AI SDK": {
+    async write(store, messages) {
+      const chat = aiSdkChat({ store, key });
+      await chat.load();
+      await chat.save(messages as UIMessage[], { title: null });
+    },
+    async read(store) {
+      return (await aiSdkChat({ store, key, onWarning() {} }).load()).messages;
+    },
+  },
   "OpenAI Agents": {
     write: (store, items) => openAIAgentsSession({ store, key }).addItems(items as never),
     read: (store) => openAIAgentsSession({ store, key }).getItems(),

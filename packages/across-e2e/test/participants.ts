@@ -1,6 +1,8 @@
 /** Who takes part in a conversation: a framework with its bridge, or none, each with a real client of its provider. */
 import { randomUUID } from "node:crypto";
+import { createOpenAI } from "@ai-sdk/openai";
 import Anthropic from "@anthropic-ai/sdk";
+import { aiSdkChat } from "@chatstore/ai-sdk";
 import { claudeSessionKey, claudeSessionStore } from "@chatstore/claude-agent";
 import { type ChatStore, nativeContext, parseSessionKey } from "@chatstore/core";
 import { ChatstoreMessageHistory } from "@chatstore/langchain";
@@ -10,6 +12,7 @@ import { forecast, modelsAt, talk } from "@chatstore/providers-e2e";
 import { AIMessage, type BaseMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { ChatOpenAI } from "@langchain/openai";
 import { Agent, OpenAIProvider, Runner, tool } from "@openai/agents";
+import { convertToModelMessages, isStepCount, jsonSchema, streamText } from "ai";
 import { createMemory } from "llamaindex";
 import OpenAI from "openai";
 import { z } from "zod";
@@ -95,6 +98,33 @@ export const participants: Readonly<Record<string, Turn>> = {
         await append("user", [result]);
       }
     }
+  },
+
+  async "ai-sdk"(store, key, message, urls) {
+    const chat = aiSdkChat({ store, key });
+    const before = await chat.load();
+    const asked = {
+      id: randomUUID(),
+      role: "user" as const,
+      parts: [{ type: "text", text: message }],
+    };
+    const request = { id: "x", trigger: "submit-message", messages: [...before.messages, asked] };
+    const { messages } = await chat.receive(request as never);
+    const provider = createOpenAI({ baseURL: `${urls.openai}/v1`, apiKey });
+    const result = streamText({
+      model: provider.chat("gpt-4o"),
+      messages: await convertToModelMessages(messages),
+      tools: {
+        weather: {
+          description,
+          inputSchema: jsonSchema<{ city: string }>(parameters as never),
+          execute: async ({ city }: { city: string }) => forecast(city),
+        },
+      },
+      stopWhen: isStepCount(5),
+      maxRetries: 0,
+    });
+    await result.toUIMessageStreamResponse(chat.streamOptions(messages)).text();
   },
 
   async langchain(store, key, message, urls) {

@@ -508,18 +508,8 @@ describe("other frameworks", () => {
         ],
         [
           "assistant",
-          [
-            {
-              "state": "done",
-              "text": "Let me see.",
-              "type": "text",
-            },
-            {
-              "state": "done",
-              "text": "It rains.",
-              "type": "text",
-            },
-          ],
+          "Let me see.
+      It rains.",
           {
             "toolCall": [
               {
