@@ -15,6 +15,7 @@ const others: Readonly<Record<string, readonly string[]>> = {
   "packages/core": ["test/**/*.test-d.ts"], // judged by tsc
   ".": ["scripts/*.mjs", "scripts/packed/*.mjs"], // commands, and what one of them runs by name
   examples: ["*.ts", "nextjs/app/**/*.ts", "test/lambda-runtime.ts"], // each a program, or a server's
+  "examples/nextjs-ai-sdk": ["app/**/{page,layout,route}.{ts,tsx}", "next.config.ts"],
   "packages/llamaindex": ["test/**/*.test-d.ts"], // judged by tsc
   "packages/sabotage": ["test/suite/*.ts"], // a vitest run within the test
 };

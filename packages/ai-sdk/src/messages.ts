@@ -64,7 +64,7 @@ function asGiven(stored: StoredMessage): UIMessage | undefined {
 }
 
 /** What is wrong with the form of a message. */
-export function wrongWith(message: unknown): string | undefined {
+function wrongWith(message: unknown): string | undefined {
   if (typeof message !== "object" || message === null) return "it is no object";
   const { id, role, parts } = message as Partial<UIMessage>;
   if (typeof id !== "string" || id === "") {
