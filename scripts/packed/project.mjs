@@ -20,7 +20,10 @@ process.on("exit", () => rmSync(temporary, { recursive: true, force: true }));
 
 /** The packages that users install, as the registry would have them: a file by folder. @type {Record<string, string>} */
 const tarballs = {};
-for (const folder of ["core", "file", "sqlite", "postgres", "redis", "mongo", "llamaindex"]) {
+for (const folder of [
+  ...["core", "file", "sqlite", "postgres", "redis", "mongo"],
+  ...["llamaindex", "ai-sdk", "claude-agent", "langchain", "openai-agents"],
+]) {
   const to = join(temporary, "tarballs", folder);
   mkdirSync(to, { recursive: true });
   execFileSync("pnpm", ["pack", "--pack-destination", to], {
@@ -30,9 +33,15 @@ for (const folder of ["core", "file", "sqlite", "postgres", "redis", "mongo", "l
   tarballs[folder] = join(to, readdirSync(to)[0] ?? "");
 }
 
-/** The version that this repository has of a package. @param {string} name @returns {string} */
-export function versionOf(name) {
-  const [manifest = ""] = [".", "packages/core", "packages/llamaindex"]
+/**
+ * The version that this repository has of a package.
+ *
+ * @param {string} name
+ * @param {string} [folder] Of the package here that has it.
+ * @returns {string}
+ */
+export function versionOf(name, folder = "llamaindex") {
+  const [manifest = ""] = [".", "packages/core", `packages/${folder}`]
     .map((folder) => join(repository, folder, "node_modules", name, "package.json"))
     .filter((path) => existsSync(path));
   return JSON.parse(readFileSync(manifest, "utf8")).version;

@@ -253,3 +253,49 @@ test("the contract says what conversions keep", async () => {
   }
   expect(`${tried.join("\n")}\n`).toBe(table);
 });
+
+const text = { type: "text", text: "How is Rome?" };
+const said = "It is sunny in Rome.";
+const withoutBridge: Readonly<Record<string, readonly object[]>> = {
+  "OpenAI's responses": [
+    user("How is Rome?"),
+    { type: "reasoning", id: "rs_1", summary: [] },
+    { type: "function_call", call_id: "c1", name: "weather", arguments: '{"city":"Rome"}' },
+    { type: "function_call_output", call_id: "c1", output: "Sunny" },
+    { type: "message", role: "assistant", content: [{ type: "output_text", text: said }] },
+  ],
+  "Anthropic's messages": [
+    user([text]),
+    { role: "assistant", content: [{ type: "tool_use", ...call }] },
+    user([{ type: "tool_result", tool_use_id: call.id, content: "Sunny" }]),
+    { role: "assistant", content: [{ type: "text", text: said }] },
+  ],
+  "Gemini's contents": [
+    { role: "user", parts: [{ text: text.text }] },
+    { role: "model", parts: [{ functionCall: { name: "weather", args: call.input } }] },
+    {
+      role: "user",
+      parts: [{ functionResponse: { name: "weather", response: { result: "Sunny" } } }],
+    },
+    { role: "model", parts: [{ text: said }] },
+  ],
+  "LangChain's stored form": [
+    human("How is Rome?"),
+    { type: "ai", data: { content: "", tool_calls: [{ ...call, args: call.input }] } },
+    { type: "tool", data: { content: "Sunny", tool_call_id: call.id } },
+    { type: "ai", data: { content: said } },
+  ],
+};
+
+test.each(
+  Object.entries(withoutBridge).flatMap(([form, messages]) =>
+    Object.entries(bridges).map(([name, bridge]) => ({ form, messages, name, bridge })),
+  ),
+)("$form, stored without a bridge, are read by the bridge of $name", async (one) => {
+  const store = memoryChatStore<object>();
+  await store.addMessages(key, one.messages as never);
+  const read = JSON.stringify(await one.bridge.read(store as ChatStore));
+  const found = ["How is Rome?", "weather", "Sunny", said].map((some) => read.indexOf(some));
+  expect(found).toEqual(found.toSorted((a, b) => a - b));
+  expect(found).not.toContain(-1);
+});
