@@ -15,7 +15,12 @@ const next = join(example, "node_modules/next/dist/bin/next");
 const folder = mkdtempSync(join(tmpdir(), "chatstore-nextjs-"));
 const env = { ...process.env, CHAT_DB: join(folder, "chat.db"), NEXT_TELEMETRY_DISABLED: "1" };
 
-describe.skipIf(!existsSync(executablePath))("a chat in a browser", () => {
+const hasBrowser = existsSync(executablePath);
+const title = hasBrowser
+  ? ""
+  : `, which needs Chromium at ${executablePath}, or where CHROMIUM says`;
+
+describe.skipIf(!hasBrowser)(`a chat in a browser${title}`, () => {
   let port: number;
   let server: ChildProcess;
   let browser: Browser;
