@@ -50,7 +50,7 @@ export const crashes: Set<() => void> = crashing;
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
   const defect = options.defect === undefined ? undefined : findDefect(options.defect);
   if (options.url !== undefined) (defect?.url ?? checkUrl)(options.url);
-  if (options.path === undefined) throw new InvalidOptionsError("Where? Give a path");
+  if (typeof options.path !== "string") throw new InvalidOptionsError("Where? Give a path");
   const { path } = defect?.options?.(options) ?? options;
   const sqlite = new SqliteBackend({ path, survives: "process" });
   let connection: Database.Database | undefined;
@@ -77,8 +77,8 @@ export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStor
 }
 
 function findDefect(name: string): Defect {
-  const defect = defects[name];
-  if (defect === undefined) throw new Error(`There is no defect "${name}"`);
+  const defect = typeof name === "string" ? defects[name] : undefined;
+  if (defect === undefined) throw new InvalidOptionsError("There is no such defect");
   return defect;
 }
 

@@ -1,4 +1,5 @@
 /** Defects of a store's life: of crashes, of schemas and connections, of calls whose time is over, of costs that nobody sees. */
+import { setTimeout as delay } from "node:timers/promises";
 import {
   BackendError,
   ChatStore,
@@ -58,6 +59,8 @@ export const life: Readonly<Record<string, Defect>> = {
     backend: (sound) => ({
       async read(key, range, signal) {
         const found = await sound.read(key, range, signal);
+        // As long as a round trip takes.
+        await delay(1);
         const now = await sound.read(key, { from: "end", limit: 0 }, signal);
         if (typeof found !== "object" || typeof now !== "object") return found;
         const { title, state } = now.session;
