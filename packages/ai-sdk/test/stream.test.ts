@@ -18,6 +18,7 @@ import {
   startApplication,
   textsOf,
 } from "./application.ts";
+import { scriptedModel } from "./model.ts";
 import type { Work } from "./worker.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "chatstore-ai-sdk-"));
@@ -239,6 +240,22 @@ function conversations(config: ChatStoreConfig, name: string): void {
     expect(after.activeStreamId).toBeUndefined();
     expect(after.title).toBe("Letters");
     expect(plain(after.messages)).toEqual(plain(one.messages));
+  });
+
+  test("an agent's own response is saved, too", async () => {
+    const id = newId();
+    const chat = aiSdkChat({ store, key: keyOf(id) });
+    const parts = [{ type: "text" as const, text: "Hello" }];
+    const { messages } = await chat.receive({ message: { id: "u1", role: "user", parts } });
+    const response = await sdk.createAgentUIStreamResponse({
+      agent: new sdk.ToolLoopAgent({ model: scriptedModel() }),
+      uiMessages: messages,
+      ...chat.streamOptions(messages),
+    });
+    const text = await response.text();
+    const [, answer] = (await load(id)).messages;
+    expect(textsOf(answer ? [answer] : [])).toEqual(["assistant: You said: Hello"]);
+    expect(text).toContain(JSON.stringify({ type: "start", messageId: answer?.id }));
   });
 
   describe("after a kill", () => {
