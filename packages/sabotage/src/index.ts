@@ -50,8 +50,8 @@ export const crashes: Set<() => void> = crashing;
 export function sabotagedChatStore(options: SabotagedChatStoreOptions): ChatStore {
   const defect = options.defect === undefined ? undefined : findDefect(options.defect);
   if (options.url !== undefined) (defect?.url ?? checkUrl)(options.url);
-  if (typeof options.path !== "string") throw new InvalidOptionsError("Where? Give a path");
   const { path } = defect?.options?.(options) ?? options;
+  if (typeof path !== "string") throw new InvalidOptionsError("Where? Give a path");
   const sqlite = new SqliteBackend({ path, survives: "process" });
   let connection: Database.Database | undefined;
   const engine = () => {
