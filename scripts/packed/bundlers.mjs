@@ -34,7 +34,7 @@ main();`,
 const esbuild = ["app.mjs", "--bundle", "--platform=node", "--external:better-sqlite3"];
 user.run("npx", ["esbuild", ...esbuild, "--format=cjs", "--minify", "--outfile=out/esbuild.cjs"]);
 const banner =
-  'import { createRequire as make } from "node:module"; const require = make(import.meta.url);';
+  'import { createRequire as newRequire } from "node:module"; const require = newRequire(import.meta.url);';
 user.run("npx", [
   "esbuild",
   ...esbuild,

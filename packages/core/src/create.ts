@@ -63,18 +63,21 @@ export function createChatStore<
   const names = Object.keys({ ...own, ...commonOptions });
   const given = readOptions<Options>(`the options of the ${name} store`, options, names);
   if (identity === undefined) {
-    return new ChatStore<Message>(counted(name, given, make(name, given, createBackend)), given);
+    return new ChatStore<Message>(
+      counted(name, given, backendFrom(name, given, createBackend)),
+      given,
+    );
   }
   const stores = processWide("shared", () => new Map<string, ChatStore<Message>>());
   const existing = stores.get(identity);
   if (existing !== undefined && !existing.closed) return existing;
-  const store = new ChatStore<Message>(make(name, given, createBackend), given);
+  const store = new ChatStore<Message>(backendFrom(name, given, createBackend), given);
   stores.set(identity, store);
   return store;
 }
 
 /** A backend looks at values that may be anything: where it stumbles over one, the caller is told of all. None is printed. */
-function make<Options extends ChatStoreOptions>(
+function backendFrom<Options extends ChatStoreOptions>(
   name: string,
   given: Options,
   createBackend: (options: Options) => ChatStoreBackend,
